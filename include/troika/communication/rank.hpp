@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/core/error.hpp>
+#include <troika/device/device.hpp>
+#include <troika/observe/trace.hpp>
+
+namespace troika {
+
+// What the ranks of one process share: where they meet to connect a transport, and the board on which a failure is posted.
+class World {
+ public:
+  explicit World(int size) : size_(size), meetings_(static_cast<std::size_t>(size), 0) {
+    expects(size >= 1, [&] { return "a world has at least 1 rank, not " + std::to_string(size); });
+  }
+  int size() const { return size_; }
+
+  // Posts that a rank cannot go on. The first failure stays. Every transport looks here while it waits.
+  void fail(int rank, const std::string& what) noexcept {
+    std::lock_guard lock(mutex_);
+    if (failed_.load(std::memory_order_relaxed)) return;
+    failed_rank_ = rank;
+    try { failure_ = what; } catch (...) {}
+    failed_.store(true, std::memory_order_release);
+  }
+  bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
+  int failed_rank() const noexcept { return failed() ? failed_rank_ : -1; }
+  // Valid once failed() is true; it does not change after that.
+  const std::string& failure() const noexcept { return failure_; }
+
+  // The n-th call of every rank gets the same object, made by whichever rank comes first.
+  template <class Hub>
+  std::shared_ptr<Hub> meet(int rank, const std::function<std::shared_ptr<Hub>()>& make) {
+    std::lock_guard lock(mutex_);
+    const int meeting = meetings_[static_cast<std::size_t>(rank)]++;
+    auto& hub = hubs_[meeting];
+    if (!hub.object) hub.object = make();
+    auto result = std::static_pointer_cast<Hub>(hub.object);
+    if (++hub.arrived == size_) hubs_.erase(meeting);
+    return result;
+  }
+
+ private:
+  struct Met { std::shared_ptr<void> object; int arrived = 0; };
+
+  int size_;
+  std::mutex mutex_;
+  std::atomic<bool> failed_{false};
+  int failed_rank_ = -1;
+  std::string failure_;
+  std::vector<int> meetings_;
+  std::map<int, Met> hubs_;
+};
+
+// One participant of an SPMD run: its number, its device, its stream. Made by the scheduler, passed by reference.
+template <Device D>
+class Rank {
+ public:
+  using Device = D;
+
+  Rank(int rank, D& device, std::shared_ptr<World> world, Trace* trace = nullptr)
+      : rank_(rank), device_(&device), stream_(device), world_(std::move(world)), trace_(trace) {}
+
+  int rank() const { return rank_; }
+  int world_size() const { return world_->size(); }
+  D& device() const { return *device_; }
+  typename D::Stream& stream() { return stream_; }
+  World& world() const { return *world_; }
+  const std::shared_ptr<World>& shared_world() const { return world_; }
+  // Null when nobody traces.
+  Trace::Track* track(Lane lane) const { return trace_ ? &trace_->track(rank_, lane) : nullptr; }
+
+ private:
+  int rank_;
+  D* device_;
+  typename D::Stream stream_;
+  std::shared_ptr<World> world_;
+  Trace* trace_;
+};
+
+}  // namespace troika

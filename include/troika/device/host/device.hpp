@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <troika/core/error.hpp>
+#include <troika/device/device.hpp>
+#include <troika/device/host/memory.hpp>
+#include <troika/device/host/team.hpp>
+#include <troika/device/tensor.hpp>
+
+namespace troika {
+
+class HostStream;
+
+struct HostOptions {
+  std::vector<int> cores{};          // this device's cores; empty: wherever the system puts its one thread
+  std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
+};
+
+// A group of CPU cores of this machine. A handle: copies share the memory pool and the team of threads.
+class HostDevice {
+ public:
+  using Buffer = HostPool::Buffer;
+  using Stream = HostStream;
+
+  explicit HostDevice(int index = 0, HostOptions options = {})
+      : index_(index), name_("host:" + std::to_string(index)), options_(std::move(options)),
+        pool_(std::make_shared<HostPool>(options_.memory_limit)), team_(std::make_shared<Team>(options_.cores)) {}
+
+  int index() const { return index_; }
+  const std::string& name() const { return name_; }
+  const HostOptions& options() const { return options_; }
+  Buffer allocate(std::size_t bytes) { return pool_->allocate(bytes); }
+  std::size_t memory_reserved() const { return pool_->reserved(); }
+  // The threads of this device. One caller at a time: the rank that owns the device.
+  Team& team() { return *team_; }
+
+ private:
+  int index_;
+  std::string name_;
+  HostOptions options_;
+  std::shared_ptr<HostPool> pool_;
+  std::shared_ptr<Team> team_;
+};
+
+// Host work runs at once, in the caller's thread and its device's team.
+class HostStream {
+ public:
+  using Device = HostDevice;
+
+  explicit HostStream(HostDevice& device) : device_(&device) {}
+  HostDevice& device() { return *device_; }
+  void synchronize() {}
+
+ private:
+  HostDevice* device_;
+};
+
+static_assert(Device<HostDevice>);
+static_assert(Stream<HostStream>);
+
+template <class T> using HostTensor = Tensor<T, HostDevice>;
+
+}  // namespace troika

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/core/error.hpp>
+
+namespace troika {
+
+// Memory of one host device, kept for the next tensor of about the same size, so that a steady state allocates nothing.
+// Blocks come in powers of two and halves between them; at most 1/3 of a block is slack. Thread-safe: a buffer may die on
+// another thread than the one that made it; the flag is uncontended otherwise.
+class HostPool : public std::enable_shared_from_this<HostPool> {
+ public:
+  static constexpr std::size_t alignment = 64;  // a cache line, and one AVX-512 register
+  static constexpr std::size_t largest_kept = std::size_t{64} << 20;  // weights and the like go back to the system
+
+  class Buffer {
+   public:
+    Buffer() = default;
+    Buffer(Buffer&& other) noexcept { swap(other); }
+    Buffer& operator=(Buffer&& other) noexcept { Buffer(std::move(other)).swap(*this); return *this; }
+    ~Buffer() { if (data_) pool_->give_back(data_, bytes_); }
+
+    std::byte* data() { return data_; }
+    const std::byte* data() const { return data_; }
+
+   private:
+    friend class HostPool;
+    Buffer(std::shared_ptr<HostPool> pool, std::byte* data, std::size_t bytes)
+        : pool_(std::move(pool)), data_(data), bytes_(bytes) {}
+    void swap(Buffer& other) noexcept {
+      pool_.swap(other.pool_);
+      std::swap(data_, other.data_);
+      std::swap(bytes_, other.bytes_);
+    }
+    std::shared_ptr<HostPool> pool_;
+    std::byte* data_ = nullptr;
+    std::size_t bytes_ = 0;
+  };
+
+  explicit HostPool(std::size_t limit = SIZE_MAX) : limit_(limit) {
+    for (auto& free : free_) free.reserve(64);  // giving back must not allocate
+  }
+  ~HostPool() {
+    for (auto& free : free_) for (auto* block : free) std::free(block);
+  }
+
+  Buffer allocate(std::size_t wanted) {
+    const std::size_t bytes = block_size(wanted);
+    std::byte* data = nullptr;
+    if (bytes <= largest_kept) {
+      Lock lock(busy_);
+      if (auto& free = free_[slot(bytes)]; !free.empty()) {
+        data = free.back();
+        free.pop_back();
+      }
+    }
+    if (!data) {
+      const std::size_t before = reserved_.fetch_add(bytes, std::memory_order_relaxed);
+      if (bytes > limit_ || before > limit_ - bytes ||
+          !(data = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes)))) {
+        reserved_.fetch_sub(bytes, std::memory_order_relaxed);
+        throw Error(Fault::out_of_memory, "no " + std::to_string(wanted) + " bytes left on this host device, which holds " +
+                                              std::to_string(before) + " bytes");
+      }
+    }
+    return {shared_from_this(), data, bytes};
+  }
+
+  // Bytes taken from the system, in use or kept.
+  std::size_t reserved() const { return reserved_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Lock {
+    explicit Lock(std::atomic_flag& flag) : flag(flag) { while (flag.test_and_set(std::memory_order_acquire)) {} }
+    ~Lock() { flag.clear(std::memory_order_release); }
+    std::atomic_flag& flag;
+  };
+
+  static std::size_t block_size(std::size_t wanted) {
+    if (wanted > largest_kept) {
+      expects(wanted < SIZE_MAX - alignment, "a tensor of this size cannot be addressed");
+      return (wanted + alignment - 1) / alignment * alignment;
+    }
+    const std::size_t power = std::bit_ceil(wanted < alignment ? alignment : wanted);
+    const std::size_t three_quarters = power / 4 * 3;
+    return wanted <= three_quarters && three_quarters % alignment == 0 ? three_quarters : power;
+  }
+  static std::size_t slot(std::size_t bytes) {
+    const auto log = static_cast<std::size_t>(std::bit_width(bytes - 1));
+    return 2 * log + (std::has_single_bit(bytes) ? 1 : 0);
+  }
+
+  void give_back(std::byte* data, std::size_t bytes) noexcept {
+    if (bytes <= largest_kept) {
+      Lock lock(busy_);
+      if (auto& free = free_[slot(bytes)]; free.size() < free.capacity()) {
+        free.push_back(data);
+        return;
+      }
+    }
+    std::free(data);
+    reserved_.fetch_sub(bytes, std::memory_order_relaxed);
+  }
+
+  std::size_t limit_;
+  std::atomic<std::size_t> reserved_{0};
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  std::array<std::vector<std::byte*>, 64> free_;
+};
+
+}  // namespace troika
