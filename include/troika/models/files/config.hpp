@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <troika/core/dtype.hpp>
+
+namespace troika::models {
+
+enum class Architecture : std::uint8_t { llama, mistral, qwen2, qwen3, bert };
+enum class Activation : std::uint8_t { silu, gelu, gelu_tanh };
+enum class Pooling : std::uint8_t { mean, cls };
+
+constexpr std::string_view to_string(Architecture architecture) {
+  constexpr std::string_view names[] = {"llama", "mistral", "qwen2", "qwen3", "bert"};
+  return names[static_cast<std::size_t>(architecture)];
+}
+constexpr std::string_view to_string(Activation activation) {
+  constexpr std::string_view names[] = {"silu", "gelu", "gelu_tanh"};
+  return names[static_cast<std::size_t>(activation)];
+}
+constexpr std::string_view to_string(Pooling pooling) { return pooling == Pooling::mean ? "mean" : "cls"; }
+
+// Llama 3's stretching of rotary frequencies for contexts longer than those of the first training.
+struct Llama3RopeScaling {
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  std::int64_t original_max_position_embeddings = 8192;
+  bool operator==(const Llama3RopeScaling&) const = default;
+};
+
+// What a Hugging Face folder says about its model, checked: sizes are positive and bounded, heads divide as they must.
+// Where a file leaves a value out, it is the one that transformers takes for that model type.
+struct ModelConfig {
+  Architecture architecture = Architecture::llama;
+
+  std::int64_t vocab_size = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  std::int64_t max_position_embeddings = 0;
+  Activation hidden_act = Activation::silu;
+  float norm_eps = 1e-6f;  // rms_norm_eps, or layer_norm_eps of BERT
+
+  // Decoders
+  double rope_theta = 10000;
+  std::optional<Llama3RopeScaling> rope_scaling;
+  bool qkv_bias = false;     // q_proj, k_proj, v_proj carry a bias
+  bool output_bias = false;  // o_proj does
+  bool mlp_bias = false;
+  bool qk_norm = false;      // RMSNorm over each head of q and k, before rotation
+  bool tie_word_embeddings = false;
+
+  // Encoders
+  std::int64_t type_vocab_size = 0;
+  std::optional<Pooling> pooling;            // from the sentence-transformers files, when the folder has them
+  bool normalize_embedding = false;          // likewise
+  std::optional<std::int64_t> max_sequence;  // likewise; no more than max_position_embeddings
+
+  std::optional<std::int32_t> bos_token_id, pad_token_id;
+  std::vector<std::int32_t> eos_token_ids;  // any of them ends the text; generation_config.json wins over config.json
+  std::optional<DType> dtype;               // of the weights, as the file claims; the safetensors header decides
+
+  // Positions that a token of this layer sees, itself included; 0 when it sees all before it.
+  std::int64_t attention_window(std::int64_t layer) const {
+    const bool slides = sliding_layers.empty() || sliding_layers[static_cast<std::size_t>(layer)];
+    return slides ? sliding_window : 0;
+  }
+  std::int64_t sliding_window = 0;   // 0: none
+  std::vector<bool> sliding_layers;  // empty: all layers
+
+  bool is_decoder() const { return architecture != Architecture::bert; }
+
+  // Reads config.json and, where present, generation_config.json, modules.json and the pooling config.
+  // Error{bad_file} or Error{unsupported} names the file, the field, its value and what would be valid.
+  static ModelConfig load(const std::filesystem::path& folder);
+  // The text of a config.json alone; `origin` stands for the file in messages.
+  static ModelConfig parse(std::string_view json, const std::string& origin = "config.json");
+};
+
+}  // namespace troika::models

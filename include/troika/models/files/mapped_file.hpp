@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+namespace troika::models {
+
+// A whole file, mapped read-only. Moves only; any number of threads may read it at once.
+// The file must not be shortened by others while it is mapped: the operating system answers a read past its end with SIGBUS.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  // Error{bad_file} names the path and the operating system's reason. Only regular files are accepted; empty ones are.
+  static MappedFile open(const std::filesystem::path& path);
+
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  const std::filesystem::path& path() const { return path_; }
+  std::size_t size() const { return size_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+  // Gives the whole pages inside of `part` (a piece of bytes()) back to the operating system. They stay readable, from
+  // the file again; only resident memory falls.
+  void release(std::span<const std::byte> part) const noexcept;
+
+ private:
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace troika::models
