@@ -1,0 +1,37 @@
+# What is built, and how strictly. As part of another project only the libraries are.
+
+option(TROIKA_BUILD_TESTS "Tests; they need Catch2 2.13 or 3" ${PROJECT_IS_TOP_LEVEL})
+option(TROIKA_BUILD_EXAMPLES "Examples and the main program, troika-run" ${PROJECT_IS_TOP_LEVEL})
+option(TROIKA_BUILD_BENCHMARKS "Benchmarks, where Google Benchmark is found" ${PROJECT_IS_TOP_LEVEL})
+option(TROIKA_INSTALL "Install rules and packages" ${PROJECT_IS_TOP_LEVEL})
+option(TROIKA_WARNINGS_AS_ERRORS "Stop at the first warning in troika's own files" OFF)
+set(TROIKA_SANITIZE "" CACHE STRING "Instrument everything built here: \"address,undefined\" or \"thread\"")
+set(TROIKA_BUILD_MODELS AUTO CACHE STRING "The component troika::models: AUTO (where its libraries are found), ON or OFF")
+option(TROIKA_BUILD_CUDA "The component troika::cuda" OFF)
+
+if(PROJECT_IS_TOP_LEVEL)
+  if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
+  endif()
+  set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+  set(CMAKE_CXX_EXTENSIONS OFF)
+  find_program(TROIKA_CCACHE ccache)
+  mark_as_advanced(TROIKA_CCACHE)
+  if(TROIKA_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${TROIKA_CCACHE})
+  endif()
+  if(TROIKA_SANITIZE)
+    add_compile_options(-fsanitize=${TROIKA_SANITIZE} -fno-omit-frame-pointer)
+    add_link_options(-fsanitize=${TROIKA_SANITIZE})
+    if(TROIKA_SANITIZE MATCHES "undefined")
+      add_compile_options(-fno-sanitize-recover=undefined)
+    endif()
+  endif()
+endif()
+
+# For troika's own sources only; never part of what a user of the library inherits.
+function(troika_warnings target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow
+    $<$<BOOL:${TROIKA_WARNINGS_AS_ERRORS}>:-Werror>)
+endfunction()
