@@ -81,7 +81,7 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
 
  private:
   struct Lock {
-    explicit Lock(std::atomic_flag& flag) : flag(flag) { while (flag.test_and_set(std::memory_order_acquire)) {} }
+    explicit Lock(std::atomic_flag& busy) : flag(busy) { while (flag.test_and_set(std::memory_order_acquire)) {} }
     ~Lock() { flag.clear(std::memory_order_release); }
     std::atomic_flag& flag;
   };

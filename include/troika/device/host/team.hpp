@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
+namespace troika {
+
+// Tells the core that this is a waiting loop.
+inline void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Pins the calling thread; false where the system refuses or knows no such thing.
+inline bool pin_this_thread([[maybe_unused]] int core) {
+#if defined(__linux__)
+  if (core < 0 || core >= CPU_SETSIZE) return false;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core, &set);
+  return pthread_setaffinity_np(pthread_self(), sizeof set, &set) == 0;
+#else
+  return false;
+#endif
+}
+
+// The threads of one device: one per core, the caller being the first. They start with the first run, wait between runs
+// by spinning for some microseconds and then asleep. One caller at a time, and no run inside a run.
+class Team {
+ public:
+  explicit Team(std::vector<int> cores = {})
+      : cores_(std::move(cores)), size_(std::max(1, static_cast<int>(cores_.size()))) {}
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+  ~Team() {
+    stop_.store(true, std::memory_order_relaxed);
+    begin_round();
+    for (auto& thread : threads_) thread.join();
+  }
+
+  int size() const { return size_; }
+  const std::vector<int>& cores() const { return cores_; }
+
+  // Puts the calling thread on the first core of this team. False where there is nothing to pin to or the system refuses.
+  bool pin_caller() const { return !cores_.empty() && pin_this_thread(cores_.front()); }
+
+  // f(member, size) on every member at once, the caller being member 0; returns when all have. The first exception of a
+  // member is rethrown here. Does not allocate once the threads are there.
+  template <class F>
+  void run(F&& f) {
+    if (size_ == 1) {
+      f(0, 1);
+      return;
+    }
+    start();
+    using Function = std::remove_reference_t<F>;
+    call_ = [](void* function, int member, int size) { (*static_cast<Function*>(function))(member, size); };
+    function_ = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
+    working_.store(size_ - 1, std::memory_order_relaxed);
+    begin_round();
+    work(0);
+    wait_while(working_, [](int working) { return working != 0; });
+    if (failed_.load(std::memory_order_relaxed)) {
+      failed_.store(false, std::memory_order_relaxed);
+      std::rethrow_exception(std::exchange(failure_, nullptr));
+    }
+  }
+
+ private:
+  static constexpr int spins = 2000;
+
+  // Returns when `busy` is false of the value.
+  template <class Busy>
+  static int wait_while(const std::atomic<int>& value, Busy busy) {
+    int now = value.load(std::memory_order_acquire);
+    for (int spin = 0; busy(now) && spin < spins; ++spin) {
+      pause_core();
+      now = value.load(std::memory_order_acquire);
+    }
+    while (busy(now)) {
+      value.wait(now, std::memory_order_acquire);
+      now = value.load(std::memory_order_acquire);
+    }
+    return now;
+  }
+
+  void start() {
+    while (threads_.size() + 1 < static_cast<std::size_t>(size_)) {
+      const int member = static_cast<int>(threads_.size()) + 1;
+      const int round = round_.load(std::memory_order_relaxed);
+      threads_.emplace_back([this, member, round] { serve(member, round); });
+    }
+  }
+
+  void begin_round() {
+    round_.store(static_cast<int>(static_cast<unsigned>(round_.load(std::memory_order_relaxed)) + 1u),
+                 std::memory_order_release);
+    round_.notify_all();
+  }
+
+  void serve(int member, int round) {
+    pin_this_thread(cores_[static_cast<std::size_t>(member)]);
+    while (true) {
+      round = wait_while(round_, [round](int now) { return now == round; });
+      if (stop_.load(std::memory_order_relaxed)) return;
+      work(member);
+      if (working_.fetch_sub(1, std::memory_order_acq_rel) == 1) working_.notify_one();
+    }
+  }
+
+  void work(int member) noexcept {
+    try {
+      call_(function_, member, size_);
+    } catch (...) {
+      if (!failed_.exchange(true, std::memory_order_relaxed)) failure_ = std::current_exception();
+    }
+  }
+
+  std::vector<int> cores_;
+  int size_;
+  std::vector<std::thread> threads_;
+  void (*call_)(void*, int, int) = nullptr;
+  void* function_ = nullptr;
+  alignas(64) std::atomic<int> round_{0};
+  std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<int> working_{0};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr failure_;
+};
+
+// f(begin, end) over [0, count), in one piece per member and whole units of `grain`; fewer members where there are fewer
+// units, and the caller alone where there is one.
+template <class F>
+void parallel_for(Team& team, std::int64_t count, std::int64_t grain, F&& f) {
+  if (count <= 0) return;
+  const std::int64_t units = (count + grain - 1) / grain;
+  if (team.size() == 1 || units <= 1) {
+    f(std::int64_t{0}, count);
+    return;
+  }
+  team.run([&](int member, int size) {
+    const std::int64_t pieces = std::min<std::int64_t>(size, units);
+    if (member >= pieces) return;
+    const std::int64_t begin = units * member / pieces * grain;
+    const std::int64_t end = std::min(count, units * (member + 1) / pieces * grain);
+    f(begin, end);
+  });
+}
+
+}  // namespace troika
