@@ -12,13 +12,13 @@
 namespace troika {
 
 // x/2 (1 + erf(x / sqrt 2))
-inline void gelu(HostStream&, View<const float> x, View<float> y, CpuLevel = cpu_level()) {
+inline void apply_gelu(HostStream&, View<const float> x, View<float> y, CpuLevel = cpu_level()) {
   expects(x.shape() == y.shape(), "gelu: x and y differ in shape");
   for (std::int64_t i = 0; i < x.count(); ++i) y[i] = 0.5f * x[i] * (1 + std::erf(x[i] * 0.70710678f));
 }
 
 // The same with tanh(sqrt(2/pi) (x + 0.044715 x^3)) for the erf.
-inline void gelu_tanh(HostStream&, View<const float> x, View<float> y, CpuLevel = cpu_level()) {
+inline void apply_gelu_tanh(HostStream&, View<const float> x, View<float> y, CpuLevel = cpu_level()) {
   expects(x.shape() == y.shape(), "gelu_tanh: x and y differ in shape");
   for (std::int64_t i = 0; i < x.count(); ++i) {
     y[i] = 0.5f * x[i] * (1 + std::tanh(0.79788456f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));

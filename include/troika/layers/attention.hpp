@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <troika/layers/kv_cache.hpp>
+#include <troika/layers/linear.hpp>
+#include <troika/sync/dtensor.hpp>
+
+namespace troika {
+
+// How the heads of grouped-query attention (arXiv 2305.13245) are split: query heads over the ranks, and with each rank
+// the KV heads that its query heads read. While there are at least as many KV heads as ranks, whole groups stay together
+// and no KV head is held twice; beyond that, KV heads are replicated.
+struct HeadSplit {
+  std::int64_t head_dim = 0;
+  Partition query, kv;
+
+  template <class Pipeline>
+  static HeadSplit make(const Pipeline& pipeline, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
+    expects(heads >= 1 && kv_heads >= 1 && heads % kv_heads == 0, [&] {
+      return std::to_string(heads) + " query heads cannot share " + std::to_string(kv_heads) +
+             " KV heads; valid numbers of KV heads divide the query heads";
+    });
+    const auto group = heads / kv_heads;
+    auto query = pipeline.partition(heads, pipeline.world_size() <= kv_heads ? group : 1);
+    auto kv = query.covering(group);
+    return {head_dim, std::move(query), std::move(kv)};
+  }
+  Partition query_features() const { return query.scaled(head_dim); }
+  Partition kv_features() const { return kv.scaled(head_dim); }
+};
+
+// What one forward pass gives every attention layer.
+template <Device D>
+struct AttentionContext {
+  std::span<const std::int32_t> positions;     // (tokens), of the whole input
+  const RotaryTable* rotary = nullptr;         // null: positions are in the embedding
+  typename KvCache<D>::Layer* cache = nullptr; // null: the tokens see each other, in both directions
+  std::int64_t cached = 0;                     // tokens in the cache before these
+  std::int64_t window = 0;                     // tokens that one sees, itself included; 0: all before it
+};
+
+// Attention on this rank's heads: Replicate -> Partial. Queries, keys and values are column-parallel by heads, the output
+// projection is row-parallel; nothing moves between ranks inside.
+template <Device D>
+class Attention {
+ public:
+  static constexpr std::string_view name = "attention";
+
+  struct Norms {  // RMSNorm over each head before rotation (Qwen3); empty when the model has none
+    Tensor<float, D> query, key;
+    float eps = 1e-6f;
+  };
+
+  Attention() = default;
+  Attention(HeadSplit heads, ColumnParallelLinear<D> query, ColumnParallelLinear<D> key, ColumnParallelLinear<D> value,
+            RowParallelLinear<D> output, int rank, Norms norms = {})
+      : heads_(std::move(heads)), query_(std::move(query)), key_(std::move(key)), value_(std::move(value)),
+        output_(std::move(output)), norms_(std::move(norms)), rank_(rank) {
+    const auto group = heads_.query.extent() / heads_.kv.extent();
+    for (auto head = heads_.query[rank].begin; head < heads_.query[rank].end; ++head) {
+      kv_head_of_.push_back(static_cast<std::int32_t>(head / group - heads_.kv[rank].begin));
+    }
+  }
+
+  // The stage for one forward pass. The context must outlive the stage.
+  auto with(const AttentionContext<D>& context) const { return Stage{this, &context}; }
+
+  const HeadSplit& heads() const { return heads_; }
+
+ private:
+  struct Stage {
+    static constexpr std::string_view name = Attention::name;
+    const Attention* layer;
+    const AttentionContext<D>* context;
+
+    template <class S>
+    DTensor<float, Partial, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+      return layer->forward(x, *context, stream);
+    }
+  };
+
+  template <class S>
+  DTensor<float, Partial, D> forward(const DTensor<float, Replicate, D>& x, const AttentionContext<D>& context,
+                                     S& stream) const {
+    const std::int64_t tokens = x.shape()[0], dim = heads_.head_dim;
+    expects(static_cast<std::int64_t>(context.positions.size()) == tokens, [&] {
+      return std::to_string(context.positions.size()) + " positions for " + std::to_string(tokens) + " tokens";
+    });
+    const Shape query_shape{tokens, heads_.query[rank_].size(), dim}, kv_shape{tokens, heads_.kv[rank_].size(), dim};
+    auto query = query_(x, stream);
+    auto key = key_(x, stream);
+    const auto value = value_(x, stream);
+    const auto q = query.local().reshaped(query_shape), k = key.local().reshaped(kv_shape);
+    const auto v = value.local().reshaped(kv_shape);
+
+    if (norms_.query.data()) {
+      norm_heads(q, norms_.query, stream);
+      norm_heads(k, norms_.key, stream);
+    }
+    if (context.rotary) {
+      rotary(stream, q, context.positions, *context.rotary);
+      rotary(stream, k, context.positions, *context.rotary);
+    }
+
+    auto mask = AttentionMask::bidirectional();
+    View<const float> keys = k, values = v;
+    if (context.cache) {
+      const auto end = context.cached + tokens;
+      copy(stream, View<const float>(k), context.cache->keys.view().rows(context.cached, end));
+      copy(stream, v, context.cache->values.view().rows(context.cached, end));
+      keys = context.cache->keys.view().rows(0, end);
+      values = context.cache->values.view().rows(0, end);
+      mask = context.window > 0 ? AttentionMask::causal(context.cached, context.window) : AttentionMask::causal(context.cached);
+    }
+    Tensor<float, D> mixed(stream.device(), query_shape);
+    attention(stream, View<const float>(q), keys, values, kv_head_of_, mask, 1.0f / std::sqrt(static_cast<float>(dim)),
+              mixed.view());
+    const Shape features{tokens, heads_.query[rank_].size() * dim};
+    return output_(DTensor<float, Shard<1>, D>(std::move(mixed).reshaped(features), output_.partition(), rank_), stream);
+  }
+
+  template <class S>
+  void norm_heads(View<float> x, const Tensor<float, D>& weight, S& stream) const {
+    const auto rows = x.reshaped({x.shape()[0] * x.shape()[1], x.shape()[2]});
+    rms_norm(stream, View<const float>(rows), weight.span(), norms_.eps, rows);
+  }
+
+  HeadSplit heads_;
+  ColumnParallelLinear<D> query_, key_, value_;
+  RowParallelLinear<D> output_;
+  Norms norms_;
+  std::vector<std::int32_t> kv_head_of_;  // local query head -> local KV head
+  int rank_ = 0;
+};
+
+}  // namespace troika

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <troika/device/tensor.hpp>
+#include <troika/device/weight.hpp>
+#include <troika/sync/dtensor.hpp>
+
+namespace troika {
+
+// The two halves of a split matrix product, after Megatron-LM (arXiv 1909.08053). Weights have the layout of Hugging Face
+// files, (out, in); activations are (tokens, features) in f32.
+
+namespace detail {
+
+// Range `rows` x `columns` of a whole matrix in host memory, as a weight of this device.
+template <Device D, class S, Element W>
+Weight<D> slice_weight(S& stream, View<const W> whole, Range rows, Range columns) {
+  expects(whole.shape().dims() == 2, [&] { return "a weight is (out, in), not " + whole.shape().to_string(); });
+  Weight<D> weight(stream.device(), dtype_of<W>, {rows.size(), columns.size()});
+  View<W> part(reinterpret_cast<W*>(weight.data()), weight.shape());
+  if (columns.size() == whole.shape()[1]) {
+    upload(stream, View<const W>(whole.rows(rows.begin, rows.end)), part);
+  } else {
+    for (std::int64_t r = 0; r < rows.size(); ++r) {
+      const View<const W> row(whole.data() + (rows.begin + r) * whole.shape()[1] + columns.begin, {columns.size()});
+      upload(stream, row, View<W>(part.data() + r * columns.size(), row.shape()));
+    }
+  }
+  return weight;
+}
+
+template <Device D, class S>
+Tensor<float, D> slice_bias(S& stream, std::span<const float> whole, std::int64_t extent, Range range) {
+  if (whole.empty()) return {};
+  expects(static_cast<std::int64_t>(whole.size()) == extent, [&] {
+    return "a bias of " + std::to_string(whole.size()) + " does not fit " + std::to_string(extent) + " outputs";
+  });
+  Tensor<float, D> bias(stream.device(), {range.size()});
+  upload(stream, View<const float>(whole.data() + range.begin, bias.shape()), bias.view());
+  return bias;
+}
+
+template <Device D>
+void check_weight(std::string_view layer, const Weight<D>& weight, const Tensor<float, D>& bias, std::int64_t outputs) {
+  expects(weight.shape().dims() == 2, [&] { return std::string(layer) + ": a weight is (out, in), not " + weight.shape().to_string(); });
+  expects(!bias.data() || bias.shape() == Shape{outputs}, [&] {
+    return std::string(layer) + ": bias " + bias.shape().to_string() + " for " + std::to_string(outputs) + " outputs";
+  });
+}
+
+inline void check_input(std::string_view layer, const Shape& x, std::int64_t features) {
+  expects(x.dims() == 2 && x[1] == features, [&] {
+    return std::string(layer) + ": the input is (tokens, " + std::to_string(features) + "), not " + x.to_string();
+  });
+}
+
+}  // namespace detail
+
+// y = x Wᵀ + b with the rows of W split over the ranks: Replicate -> Shard<1>, no communication.
+template <Device D>
+class ColumnParallelLinear {
+ public:
+  static constexpr std::string_view name = "column_parallel_linear";
+
+  ColumnParallelLinear() = default;
+  // weight: this rank's rows, (partition[rank].size(), in); bias: its part, (partition[rank].size()), or empty.
+  ColumnParallelLinear(Weight<D> weight, Partition partition, int rank, Tensor<float, D> bias = {})
+      : weight_(std::move(weight)), bias_(std::move(bias)), partition_(std::move(partition)), rank_(rank) {
+    detail::check_weight(name, weight_, bias_, partition_[rank].size());
+    expects(weight_.shape()[0] == partition_[rank].size(), [&] {
+      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " + partition_.to_string();
+    });
+  }
+  // Takes this rank's part of a whole (out, in) matrix in host memory.
+  template <class Pipeline, class W>
+  ColumnParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias = {})
+      : ColumnParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[0])) {}
+  template <class Pipeline, class W>
+  ColumnParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias, Partition partition)
+      : ColumnParallelLinear(
+            detail::slice_weight<D>(pipeline.stream(), View<const std::remove_const_t<W>>(whole),
+                                    partition[pipeline.rank()], {0, whole.shape()[1]}),
+            partition, pipeline.rank(),
+            detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], partition[pipeline.rank()])) {}
+
+  template <class S>
+  DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+    detail::check_input(name, x.shape(), weight_.shape()[1]);
+    Tensor<float, D> y(stream.device(), {x.shape()[0], weight_.shape()[0]});
+    weight_.visit([&](auto w) { linear(stream, x.local(), w, y.view(), bias_.data()); });
+    return {std::move(y), partition_, rank_};
+  }
+
+  const Weight<D>& weight() const { return weight_; }
+  const Partition& partition() const { return partition_; }
+
+ private:
+  Weight<D> weight_;
+  Tensor<float, D> bias_;
+  Partition partition_;
+  int rank_ = 0;
+};
+template <class Pipeline, class W, class... Rest>
+ColumnParallelLinear(Pipeline&, View<W>, Rest...) -> ColumnParallelLinear<typename Pipeline::Device>;
+
+// y = x Wᵀ + b with the columns of W split like the features of x: Shard<1> -> Partial. The bias is added once, in the
+// term of rank 0, so that it is in the sum once.
+template <Device D>
+class RowParallelLinear {
+ public:
+  static constexpr std::string_view name = "row_parallel_linear";
+
+  RowParallelLinear() = default;
+  // weight: this rank's columns, (out, partition[rank].size()); bias: all of it, (out), or empty.
+  RowParallelLinear(Weight<D> weight, Partition partition, int rank, Tensor<float, D> bias = {})
+      : weight_(std::move(weight)), bias_(std::move(bias)), partition_(std::move(partition)), rank_(rank) {
+    detail::check_weight(name, weight_, bias_, weight_.shape()[0]);
+    expects(weight_.shape()[1] == partition_[rank].size(), [&] {
+      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " + partition_.to_string();
+    });
+  }
+  template <class Pipeline, class W>
+  RowParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias = {})
+      : RowParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[1])) {}
+  template <class Pipeline, class W>
+  RowParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias, Partition partition)
+      : RowParallelLinear(
+            detail::slice_weight<D>(pipeline.stream(), View<const std::remove_const_t<W>>(whole),
+                                    {0, whole.shape()[0]}, partition[pipeline.rank()]),
+            partition, pipeline.rank(),
+            detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], {0, whole.shape()[0]})) {}
+
+  template <class S>
+  DTensor<float, Partial, D> operator()(const DTensor<float, Shard<1>, D>& x, S& stream) const {
+    expects(x.partition() == partition_, [&] {
+      return std::string(name) + ": the input is split as " + x.partition().to_string() + ", the weight as " +
+             partition_.to_string() + "; give both layers the same partition";
+    });
+    Tensor<float, D> y(stream.device(), {x.shape()[0], weight_.shape()[0]});
+    weight_.visit([&](auto w) { linear(stream, x.local(), w, y.view(), rank_ == 0 ? bias_.data() : nullptr); });
+    return DTensor<float, Partial, D>(std::move(y));
+  }
+
+  const Weight<D>& weight() const { return weight_; }
+  const Partition& partition() const { return partition_; }
+
+ private:
+  Weight<D> weight_;
+  Tensor<float, D> bias_;
+  Partition partition_;
+  int rank_ = 0;
+};
+template <class Pipeline, class W, class... Rest>
+RowParallelLinear(Pipeline&, View<W>, Rest...) -> RowParallelLinear<typename Pipeline::Device>;
+
+// y = silu(x Gᵀ) * (x Uᵀ), G and U split alike: Replicate -> Shard<1>. The first half of a SwiGLU MLP (arXiv 2002.05202).
+template <Device D>
+class GatedColumnParallelLinear {
+ public:
+  static constexpr std::string_view name = "gated_column_parallel_linear";
+
+  GatedColumnParallelLinear() = default;
+  GatedColumnParallelLinear(ColumnParallelLinear<D> gate, ColumnParallelLinear<D> up)
+      : gate_(std::move(gate)), up_(std::move(up)) {
+    expects(gate_.partition() == up_.partition(), "the gate and up projections must be split alike");
+  }
+
+  template <class S>
+  DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+    auto gate = gate_(x, stream);
+    const auto up = up_(x, stream);
+    silu_multiply(stream, std::as_const(gate).local(), up.local(), gate.local());
+    return gate;
+  }
+
+  const ColumnParallelLinear<D>& gate() const { return gate_; }
+  const ColumnParallelLinear<D>& up() const { return up_; }
+
+ private:
+  ColumnParallelLinear<D> gate_, up_;
+};
+
+}  // namespace troika
