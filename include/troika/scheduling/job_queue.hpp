@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <thread>
+
+namespace troika::detail {
+
+// How long a waiting thread keeps its core before it sleeps. With more threads than cores spinning only delays the
+// thread that is waited for.
+struct Patience {
+  int pauses = 0;
+  int yields = 0;
+
+  template <class Ready>
+  bool until(Ready&& ready) const {
+    for (int i = 0; i < pauses; ++i) {
+      if (ready()) return true;
+#if defined(__x86_64__) || defined(__i386__)
+      __builtin_ia32_pause();
+#endif
+    }
+    for (int i = 0; i < yields; ++i) {
+      if (ready()) return true;
+      std::this_thread::yield();
+    }
+    return ready();
+  }
+};
+
+// What a lane runs. Intrusive, so that queueing allocates nothing; whoever makes a job keeps it alive until it ran.
+struct Job {
+  void (*run)(Job&) noexcept = nullptr;
+  Job* next = nullptr;
+};
+
+// Jobs from any thread to one thread, in order of arrival. Pushing takes no lock, and wakes only a sleeping reader.
+class JobQueue {
+ public:
+  JobQueue() = default;
+  JobQueue(const JobQueue&) = delete;
+  JobQueue& operator=(const JobQueue&) = delete;
+
+  void push(Job& job) noexcept {
+    Job* head = head_.load(std::memory_order_relaxed);
+    do {
+      job.next = head == &asleep_ ? nullptr : head;
+    } while (!head_.compare_exchange_weak(head, &job, std::memory_order_acq_rel, std::memory_order_relaxed));
+    if (head == &asleep_) {
+      wakes_.fetch_add(1);
+      wakes_.notify_one();
+    }
+  }
+
+  // All jobs there are, the first to come first, linked by `next`. Waits for one.
+  Job* take(Patience patience) noexcept {
+    if (!patience.until([&] { return head_.load(std::memory_order_relaxed) != nullptr; })) sleep();
+    Job* newest = head_.exchange(nullptr, std::memory_order_acquire);
+    Job* jobs = nullptr;
+    while (newest) {
+      Job* older = newest->next;
+      newest->next = jobs;
+      jobs = newest;
+      newest = older;
+    }
+    return jobs;
+  }
+
+ private:
+  void sleep() noexcept {
+    Job* none = nullptr;
+    if (!head_.compare_exchange_strong(none, &asleep_, std::memory_order_acq_rel)) return;
+    // `wakes_` is read before the head: a push in between changes it, and then wait() returns at once.
+    for (;;) {
+      const int wakes = wakes_.load();
+      if (head_.load(std::memory_order_acquire) != &asleep_) return;
+      wakes_.wait(wakes);
+    }
+  }
+
+  alignas(64) std::atomic<Job*> head_{nullptr};  // newest job; null: none; &asleep_: none, and the reader sleeps
+  std::atomic<int> wakes_{0};
+  Job asleep_;
+};
+
+}  // namespace troika::detail

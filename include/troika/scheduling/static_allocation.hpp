@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/core/error.hpp>
+#include <troika/core/partition.hpp>
+#include <troika/scheduling/allocation.hpp>
+
+namespace troika {
+
+// Decided up front, whatever happens later: even, weighted, or size by size.
+class StaticAllocation {
+ public:
+  // Even.
+  StaticAllocation() = default;
+  // One weight for each device: StaticAllocation{{1.0, 3.0}} gives the second three quarters.
+  explicit StaticAllocation(std::vector<double> weights) : weights_(std::move(weights)) {
+    check_shares(weights_, weights_.size());
+  }
+
+  // Exact sizes. An extent that is k times their sum is split into k times these sizes (heads -> features); any other
+  // extent is an error.
+  static StaticAllocation by_hand(std::vector<std::int64_t> sizes) {
+    std::vector<double> weights;
+    std::int64_t total = 0;
+    for (const auto size : sizes) {
+      expects(size >= 0 && size <= std::numeric_limits<std::int64_t>::max() - total,
+              [&] { return "a size by hand cannot be " + std::to_string(size) + "; it is 0 or more"; });
+      total += size;
+      weights.push_back(static_cast<double>(size));
+    }
+    StaticAllocation allocation(std::move(weights));
+    allocation.sizes_ = std::move(sizes);
+    return allocation;
+  }
+
+  std::vector<double> shares(std::span<const DeviceLoad> loads) const {
+    return weights_.empty() ? std::vector<double>(loads.size(), 1.0) : weights_;
+  }
+
+  // The device that is furthest behind its weight: with weights 1 and 3, every fourth task goes to the first.
+  int pick(std::span<const DeviceLoad> candidates) {
+    int best = -1;
+    double least = 0;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      const auto device = static_cast<std::size_t>(candidates[i].device);
+      if (device >= given_.size()) given_.resize(device + 1, 0.0);
+      const double weight = weights_.empty() ? 1.0 : weights_[device];
+      if (weight <= 0) continue;
+      const double after = (given_[device] + 1) / weight;
+      if (best < 0 || after < least) best = static_cast<int>(i), least = after;
+    }
+    if (best < 0) best = 0;  // only devices without a share are left to try
+    given_[static_cast<std::size_t>(candidates[static_cast<std::size_t>(best)].device)] += 1;
+    return best;
+  }
+
+  Partition partition(std::int64_t extent, std::int64_t align, std::span<const double> shares) const {
+    if (sizes_.empty()) return Partition::weighted(extent, shares, align);
+    std::int64_t total = 0;
+    for (const auto size : sizes_) total += size;
+    expects(extent >= 0 && extent % total == 0, [&] {
+      return "sizes by hand add up to " + std::to_string(total) + " and cannot split an extent of " +
+             std::to_string(extent) + "; valid extents are multiples of " + std::to_string(total);
+    });
+    std::vector<std::int64_t> scaled = sizes_;
+    for (auto& size : scaled) size *= extent / total;
+    return Partition::by_hand(extent, scaled, align);
+  }
+
+ private:
+  std::vector<double> weights_;       // empty: even
+  std::vector<std::int64_t> sizes_;   // empty: not by hand
+  std::vector<double> given_;         // tasks so far, by device
+};
+
+static_assert(PartitioningAllocation<StaticAllocation>);
+
+}  // namespace troika
