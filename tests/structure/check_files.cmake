@@ -1,0 +1,26 @@
+# cmake -DROOT=<repository> -P check_files.cmake
+# One idea a file: warns above 450 lines, fails above 600. Every source states its licence in its first lines.
+
+set(problems "")
+file(GLOB_RECURSE files ${ROOT}/include/*.hpp ${ROOT}/src/*.cpp ${ROOT}/src/*.hpp ${ROOT}/examples/*.cpp
+  ${ROOT}/bench/*.cpp ${ROOT}/tests/*.cpp ${ROOT}/tests/*.hpp)
+foreach(file IN LISTS files)
+  cmake_path(RELATIVE_PATH file BASE_DIRECTORY ${ROOT} OUTPUT_VARIABLE name)
+  file(READ ${file} text)
+  if(NOT text MATCHES "SPDX-License-Identifier: Apache-2.0")
+    string(APPEND problems "\n  ${name} does not say SPDX-License-Identifier: Apache-2.0")
+  endif()
+  if(name MATCHES "\\.hpp$" AND NOT text MATCHES "#pragma once")
+    string(APPEND problems "\n  ${name} lacks #pragma once")
+  endif()
+  string(REGEX MATCHALL "\n" lines "${text}")
+  list(LENGTH lines lines)
+  if(lines GREATER 600)
+    string(APPEND problems "\n  ${name} has ${lines} lines; it holds more than one idea")
+  elseif(lines GREATER 450)
+    message("note: ${name} has ${lines} lines; 400 are meant to be enough")
+  endif()
+endforeach()
+if(problems)
+  message(FATAL_ERROR "${problems}\n")
+endif()
