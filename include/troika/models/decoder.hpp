@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/layers/block.hpp>
+#include <troika/layers/embedding.hpp>
+#include <troika/models/files/config.hpp>
+#include <troika/models/loading.hpp>
+#include <troika/models/split.hpp>
+
+namespace troika::models {
+
+struct DecoderOptions {
+  std::int64_t context = 0;        // tokens that a cache holds; 0: what the model was made for, at most 4096
+  bool sequence_parallel = false;  // split the tokens of a prompt over the ranks between the matrix products
+};
+
+// A Llama-like decoder (Llama 2 and 3, Mistral, Qwen2, Qwen3) on one rank: its part of every matrix. All ranks construct
+// it and call forward() together; const after construction, so one rank may serve several caches in turn.
+template <Device D>
+class Decoder {
+ public:
+  template <class Pipeline>
+  Decoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, DecoderOptions options = {},
+          LoadProgress progress = {})
+      : config_(config), options_(options), split_(ModelSplit::make(config, pipeline.shares())), rank_(pipeline.rank()) {
+    if (!config.is_decoder()) {
+      throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
+    }
+    const std::int64_t most = config.max_position_embeddings;
+    if (options_.context == 0) options_.context = std::min<std::int64_t>(most, 4096);
+    expects(options_.context >= 1 && options_.context <= most, [&] {
+      return "a context of " + std::to_string(options_.context) + " tokens; this model takes 1 to " + std::to_string(most);
+    });
+    std::optional<Llama3Scaling> llama3;
+    if (const auto& scaling = config.rope_scaling) {
+      llama3 = Llama3Scaling{static_cast<float>(scaling->factor), static_cast<float>(scaling->low_freq_factor),
+                             static_cast<float>(scaling->high_freq_factor),
+                             static_cast<float>(scaling->original_max_position_embeddings)};
+    }
+    rotary_.emplace(options_.context, config.head_dim, RotaryOptions{static_cast<float>(config.rope_theta), llama3});
+    positions_.resize(static_cast<std::size_t>(options_.context));
+    std::iota(positions_.begin(), positions_.end(), 0);
+
+    Loader<Pipeline> load(pipeline, weights, std::move(progress));
+    const auto hidden = config.hidden_size;
+    embedding_ = load.embedding("model.embed_tokens", split_.vocab, hidden);
+    for (std::int64_t i = 0; i < config.layers; ++i) blocks_.push_back(load_block(load, "model.layers." + std::to_string(i)));
+    norm_ = {load.vector("model.norm.weight", hidden), config.norm_eps, rank_};
+    if (!config.tie_word_embeddings) lm_head_.emplace(load.column("lm_head", split_.vocab, hidden));
+  }
+
+  const ModelConfig& config() const { return config_; }
+  const ModelSplit& split() const { return split_; }
+  std::int64_t context() const { return options_.context; }
+
+  // An empty cache for this rank's KV heads. Its memory is taken here.
+  KvCache<D> make_cache(D& device) const {
+    return {device, static_cast<int>(config_.layers), options_.context, split_.heads.kv[rank_].size(), config_.head_dim};
+  }
+
+  // Appends the tokens to the cached ones and gives the logits of the last: (1, vocabulary). Collective. An empty input, an id
+  // outside of the vocabulary or more tokens than the context holds is an Error before anything is computed.
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, std::span<const std::int32_t> ids, KvCache<D>& cache) const {
+    expects(!ids.empty(), "a forward pass needs at least one token");
+    const auto tokens = static_cast<std::int64_t>(ids.size());
+    cache.check_room(tokens);
+    auto& stream = pipeline.stream();
+    Tensor<std::int32_t, D> input(stream.device(), {tokens});
+    upload(stream, View<const std::int32_t>(ids.data(), input.shape()), input.view());
+    const DTensor<std::int32_t, Replicate, D> x(std::move(input));
+
+    auto hidden = options_.sequence_parallel && tokens >= pipeline.world_size()
+                      ? pipeline.run(run_blocks<Shard<0>>(pipeline, x, cache), to<Replicate>)
+                      : run_blocks<Replicate>(pipeline, x, cache);
+    cache.advance(tokens);
+
+    Tensor<float, D> last(stream.device(), {1, config_.hidden_size});
+    copy(stream, std::as_const(hidden).local().rows(tokens - 1, tokens), last.view());
+    DTensor<float, Replicate, D> y(std::move(last));
+    return lm_head_ ? pipeline.run(std::move(y), norm_, *lm_head_)
+                    : pipeline.run(std::move(y), norm_, embedding_.as_projection());
+  }
+
+ private:
+  template <class Loader>
+  DecoderBlock<D> load_block(Loader& load, const std::string& name) {
+    const auto& c = config_;
+    const auto hidden = c.hidden_size;
+    const auto query = split_.heads.query_features(), kv = split_.heads.kv_features();
+    const std::string attention = name + ".self_attn.", mlp = name + ".mlp.";
+    typename Attention<D>::Norms norms;
+    if (c.qk_norm) {
+      norms = {load.vector(attention + "q_norm.weight", c.head_dim), load.vector(attention + "k_norm.weight", c.head_dim),
+               c.norm_eps};
+    }
+    return {
+        {load.vector(name + ".input_layernorm.weight", hidden), c.norm_eps, rank_},
+        {split_.heads, load.column(attention + "q_proj", query, hidden, c.qkv_bias),
+         load.column(attention + "k_proj", kv, hidden, c.qkv_bias),
+         load.column(attention + "v_proj", kv, hidden, c.qkv_bias),
+         load.row(attention + "o_proj", hidden, query, c.output_bias), rank_, std::move(norms)},
+        {load.vector(name + ".post_attention_layernorm.weight", hidden), c.norm_eps, rank_},
+        {load.column(mlp + "gate_proj", split_.intermediate, hidden, c.mlp_bias),
+         load.column(mlp + "up_proj", split_.intermediate, hidden, c.mlp_bias)},
+        load.row(mlp + "down_proj", hidden, split_.intermediate, c.mlp_bias),
+    };
+  }
+
+  // (tokens) ids -> (tokens, hidden)
+  template <Placement Hidden, class Pipeline>
+  DTensor<float, Hidden, D> run_blocks(Pipeline& pipeline, const DTensor<std::int32_t, Replicate, D>& ids,
+                                       KvCache<D>& cache) const {
+    const auto tokens = static_cast<std::size_t>(ids.shape()[0]);
+    auto x = pipeline.run(ids, embedding_, to<Hidden>);
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const AttentionContext<D> context{
+          .positions = std::span(positions_).subspan(static_cast<std::size_t>(cache.length()), tokens),
+          .rotary = &*rotary_,
+          .cache = &cache.layer(static_cast<int>(i)),
+          .cached = cache.length(),
+          .window = config_.attention_window(static_cast<std::int64_t>(i))};
+      x = blocks_[i].forward(pipeline, std::move(x), context);
+    }
+    return x;
+  }
+
+  ModelConfig config_;
+  DecoderOptions options_;
+  ModelSplit split_;
+  int rank_;
+  std::optional<RotaryTable> rotary_;
+  std::vector<std::int32_t> positions_;  // 0, 1, 2, ...
+  VocabParallelEmbedding<D> embedding_;
+  std::vector<DecoderBlock<D>> blocks_;
+  RmsNorm<D> norm_;
+  std::optional<ColumnParallelLinear<D>> lm_head_;  // empty: the embedding is tied to it
+};
+template <class Pipeline, class... Rest>
+Decoder(Pipeline&, Rest&&...) -> Decoder<typename Pipeline::Device>;
+
+}  // namespace troika::models

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/layers/block.hpp>
+#include <troika/layers/embedding.hpp>
+#include <troika/models/files/config.hpp>
+#include <troika/models/loading.hpp>
+#include <troika/models/split.hpp>
+
+namespace troika::models {
+
+// A BERT-like encoder on one rank: its part of every matrix. All ranks construct and call it together.
+template <Device D>
+class Encoder {
+ public:
+  template <class Pipeline>
+  Encoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, LoadProgress progress = {})
+      : config_(config), split_(ModelSplit::make(config, pipeline.shares())), rank_(pipeline.rank()) {
+    if (config.is_decoder()) {
+      throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
+    }
+    Loader<Pipeline> load(pipeline, weights, std::move(progress));
+    const auto hidden = config.hidden_size;
+    const std::string root = weights.contains("bert.embeddings.word_embeddings.weight") ? "bert." : "";
+    words_ = load.embedding(root + "embeddings.word_embeddings", split_.vocab, hidden);
+    positions_ = load.matrix(root + "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden);
+    types_ = load.matrix(root + "embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden);
+    norm_ = load_norm(load, root + "embeddings.LayerNorm");
+    for (std::int64_t i = 0; i < config.layers; ++i) {
+      blocks_.push_back(load_block(load, root + "encoder.layer." + std::to_string(i)));
+    }
+    position_ids_.resize(static_cast<std::size_t>(config.max_position_embeddings));
+    std::iota(position_ids_.begin(), position_ids_.end(), 0);
+  }
+
+  const ModelConfig& config() const { return config_; }
+  const ModelSplit& split() const { return split_; }
+
+  // The last hidden state, (tokens, hidden). All tokens are of type 0. Collective.
+  template <class Pipeline>
+  DTensor<float, Replicate, D> forward(Pipeline& pipeline, std::span<const std::int32_t> ids) const {
+    const auto tokens = static_cast<std::int64_t>(ids.size());
+    expects(tokens >= 1 && tokens <= config_.max_position_embeddings, [&] {
+      return "an input of " + std::to_string(tokens) + " tokens; this model takes 1 to " +
+             std::to_string(config_.max_position_embeddings);
+    });
+    auto& stream = pipeline.stream();
+    Tensor<std::int32_t, D> input(stream.device(), {tokens});
+    upload(stream, View<const std::int32_t>(ids.data(), input.shape()), input.view());
+    auto x = pipeline.run(
+        DTensor<std::int32_t, Replicate, D>(std::move(input)), words_, to<Replicate>,
+        [&](DTensor<float, Replicate, D>&& words, auto& s) {
+          add(s, std::as_const(words).local(), positions_.view().rows(0, tokens), words.local());
+          for (std::int64_t t = 0; t < tokens; ++t) {
+            const auto row = words.local().rows(t, t + 1);
+            add(s, View<const float>(row), types_.view().rows(0, 1), row);
+          }
+          return std::move(words);
+        },
+        norm_);
+    const AttentionContext<D> context{.positions = std::span(position_ids_).first(ids.size())};
+    for (const auto& block : blocks_) x = block.forward(pipeline, std::move(x), context);
+    return x;
+  }
+
+  // One vector for the text, (hidden), pooled as the folder asks (the mean over tokens where it says nothing). Collective.
+  template <class Pipeline>
+  std::vector<float> embed(Pipeline& pipeline, std::span<const std::int32_t> ids) const {
+    const auto x = forward(pipeline, ids);
+    const auto hidden = static_cast<std::size_t>(config_.hidden_size);
+    const auto rows = config_.pooling == Pooling::cls ? std::size_t{1} : ids.size();
+    std::vector<double> sum(hidden, 0.0);
+    for (std::size_t t = 0; t < rows; ++t) {
+      for (std::size_t i = 0; i < hidden; ++i) sum[i] += double{x.values()[t * hidden + i]};
+    }
+    double scale = 1.0 / static_cast<double>(rows);
+    if (config_.normalize_embedding) {
+      scale = 1.0 / std::max(1e-12, std::sqrt(std::inner_product(sum.begin(), sum.end(), sum.begin(), 0.0)));
+    }
+    std::vector<float> result(hidden);
+    for (std::size_t i = 0; i < hidden; ++i) {
+      result[i] = static_cast<float>(sum[i] * scale);
+      expects(std::isfinite(result[i]), "the embedding is not a number (NaN): the weights hold NaN or infinity");
+    }
+    return result;
+  }
+
+ private:
+  template <class Loader>
+  LayerNorm<D> load_norm(Loader& load, const std::string& name) {
+    return {load.vector(name + ".weight", config_.hidden_size), load.vector(name + ".bias", config_.hidden_size),
+            config_.norm_eps, rank_};
+  }
+
+  template <class Loader>
+  EncoderBlock<D> load_block(Loader& load, const std::string& name) {
+    const auto hidden = config_.hidden_size;
+    const auto features = split_.heads.query_features();
+    const std::string self = name + ".attention.self.";
+    return {
+        {split_.heads, load.column(self + "query", features, hidden, true), load.column(self + "key", features, hidden, true),
+         load.column(self + "value", features, hidden, true), load.row(name + ".attention.output.dense", hidden, features, true),
+         rank_},
+        load_norm(load, name + ".attention.output.LayerNorm"),
+        load.column(name + ".intermediate.dense", split_.intermediate, hidden, true),
+        load.row(name + ".output.dense", hidden, split_.intermediate, true),
+        load_norm(load, name + ".output.LayerNorm"),
+    };
+  }
+
+  ModelConfig config_;
+  ModelSplit split_;
+  int rank_;
+  VocabParallelEmbedding<D> words_;
+  Tensor<float, D> positions_, types_;
+  LayerNorm<D> norm_;
+  std::vector<EncoderBlock<D>> blocks_;
+  std::vector<std::int32_t> position_ids_;
+};
+template <class Pipeline, class... Rest>
+Encoder(Pipeline&, Rest&&...) -> Encoder<typename Pipeline::Device>;
+
+}  // namespace troika::models

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include <troika/layers/embedding.hpp>
+#include <troika/layers/linear.hpp>
+#include <troika/models/files/safetensors.hpp>
+
+namespace troika::models {
+
+// Called after each tensor with the bytes that this rank has read since the last call; any rank, any thread.
+using LoadProgress = std::function<void(std::uint64_t bytes)>;
+
+// Reads one rank's part of the weights into its device. Each rank reads only what it will hold.
+template <class Pipeline>
+class Loader {
+ public:
+  using D = typename Pipeline::Device;
+
+  Loader(Pipeline& pipeline, const Weights& weights, LoadProgress progress = {})
+      : pipeline_(&pipeline), weights_(&weights), progress_(std::move(progress)) {}
+
+  int rank() const { return pipeline_->rank(); }
+
+  // name + ".weight" is (rows.extent(), columns); with bias also name + ".bias".
+  ColumnParallelLinear<D> column(const std::string& name, const Partition& rows, std::int64_t columns, bool bias = false) {
+    return {matrix_rows(name, rows, columns), rows, rank(),
+            bias ? vector(name + ".bias", rows.extent(), rows[rank()]) : Tensor<float, D>()};
+  }
+  // name + ".weight" is (rows, columns.extent()).
+  RowParallelLinear<D> row(const std::string& name, std::int64_t rows, const Partition& columns, bool bias = false) {
+    const auto& info = weights_->expect(name + ".weight", {rows, columns.extent()});
+    auto weight = make_weight(info, {rows, columns[rank()].size()});
+    weights_->copy_columns(info.name, columns[rank()], {weight.data(), weight.bytes()});
+    report(weight.bytes());
+    return {std::move(weight), columns, rank(), bias ? vector(name + ".bias", rows) : Tensor<float, D>()};
+  }
+  VocabParallelEmbedding<D> embedding(const std::string& name, const Partition& rows, std::int64_t features) {
+    return {matrix_rows(name, rows, features), rows, rank()};
+  }
+  Tensor<float, D> vector(const std::string& name, std::int64_t extent) { return vector(name, extent, {0, extent}); }
+  Tensor<float, D> vector(const std::string& name, std::int64_t extent, Range range) {
+    weights_->expect(name, {extent});
+    Tensor<float, D> values(pipeline_->device(), {range.size()});
+    weights_->template read_rows<float>(name, range, values.span());
+    report(static_cast<std::uint64_t>(range.size()) * sizeof(float));
+    return values;
+  }
+  // A whole (rows, columns) matrix as f32, on every rank.
+  Tensor<float, D> matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
+    weights_->expect(name, {rows, columns});
+    Tensor<float, D> values(pipeline_->device(), {rows, columns});
+    weights_->template read<float>(name, values.span());
+    report(static_cast<std::uint64_t>(values.count()) * sizeof(float));
+    return values;
+  }
+
+ private:
+  Weight<D> matrix_rows(const std::string& name, const Partition& rows, std::int64_t columns) {
+    const auto& info = weights_->expect(name + ".weight", {rows.extent(), columns});
+    auto weight = make_weight(info, {rows[rank()].size(), columns});
+    weights_->copy_rows(info.name, rows[rank()], {weight.data(), weight.bytes()});
+    report(weight.bytes());
+    return weight;
+  }
+  Weight<D> make_weight(const TensorInfo& info, Shape shape) {
+    if (info.dtype != DType::f32 && info.dtype != DType::f16 && info.dtype != DType::bf16) {
+      throw Error(Fault::unsupported, "tensor " + info.name + " in " + weights_->folder().string() + " is " +
+                                          info.dtype_name + "; weights may be F32, F16 or BF16");
+    }
+    return {pipeline_->device(), *info.dtype, shape};
+  }
+  void report(std::uint64_t bytes) const {
+    if (progress_) progress_(bytes);
+  }
+
+  Pipeline* pipeline_;
+  const Weights* weights_;
+  LoadProgress progress_;
+};
+
+}  // namespace troika::models

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <troika/core/partition.hpp>
+#include <troika/layers/attention.hpp>
+#include <troika/models/files/config.hpp>
+
+namespace troika::models {
+
+// One line of a plan: a tensor, and which part of it each rank holds.
+struct PlanRow {
+  std::string tensor;     // "attention query", once for all blocks
+  Shape shape;            // of the whole
+  int split_dim;          // -1: every rank holds all of it
+  Partition partition;    // of split_dim
+  std::int64_t copies;    // how many of these a model has
+  bool reduced = false;   // its product is a Partial: an all_reduce follows
+  std::int64_t elements_of(int rank) const {
+    return copies * (split_dim < 0 ? shape.count() : shape.with(split_dim, partition[rank].size()).count());
+  }
+};
+
+// Who holds what of a model: the one place where this is decided. Loading and printing follow it.
+struct ModelSplit {
+  HeadSplit heads;
+  Partition intermediate, vocab;
+
+  static ModelSplit make(const ModelConfig& config, const Shares& shares) {
+    return {HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim),
+            shares.partition(config.intermediate_size), shares.partition(config.vocab_size)};
+  }
+
+  std::vector<PlanRow> rows(const ModelConfig& config) const {
+    const auto hidden = config.hidden_size, layers = config.layers;
+    const auto query = heads.query_features(), kv = heads.kv_features();
+    std::vector<PlanRow> rows;
+    rows.push_back({"embedding", {vocab.extent(), hidden}, 0, vocab, 1, true});
+    rows.push_back({"attention query", {query.extent(), hidden}, 0, query, layers});
+    rows.push_back({"attention key", {kv.extent(), hidden}, 0, kv, layers});
+    rows.push_back({"attention value", {kv.extent(), hidden}, 0, kv, layers});
+    rows.push_back({"attention output", {hidden, query.extent()}, 1, query, layers, true});
+    if (config.is_decoder()) rows.push_back({"mlp gate", {intermediate.extent(), hidden}, 0, intermediate, layers});
+    rows.push_back({"mlp up", {intermediate.extent(), hidden}, 0, intermediate, layers});
+    rows.push_back({"mlp down", {hidden, intermediate.extent()}, 1, intermediate, layers, true});
+    if (config.is_decoder() && !config.tie_word_embeddings) {
+      rows.push_back({"logits", {vocab.extent(), hidden}, 0, vocab, 1});
+    }
+    return rows;
+  }
+};
+
+}  // namespace troika::models
