@@ -73,7 +73,7 @@ class Pipeline {
   Pipeline(TaskScheduler& scheduler, DataSync& sync, Communication& communication)
       : scheduler_(&scheduler), sync_(&sync), communication_(&communication),
         stream_(scheduler.device(communication.world_rank())),
-        shares_(static_cast<std::size_t>(communication.world_size()), 1.0) {
+        shares_{std::vector<double>(static_cast<std::size_t>(communication.world_size()), 1.0)} {
     if (Trace* trace = scheduler.trace()) track_ = &trace->track(communication.world_rank(), Lane::compute);
     rebalance();
   }
@@ -89,16 +89,16 @@ class Pipeline {
 
   // Collective: asks the allocation again, for the partitions made from here on. Layers keep the split they were made with.
   void rebalance() {
-    const auto wanted = scheduler_->shares();
-    if (wanted.size() == shares_.size()) {  // a sub-group of the devices splits evenly
-      shares_ = wanted;
-      communication_->broadcast(std::span(reinterpret_cast<std::uint8_t*>(shares_.data()), shares_.size() * sizeof(double)),
-                                Root{0});
-    }
+    auto wanted = scheduler_->shares();
+    if (wanted.size() != shares_.weights.size()) return;  // a sub-group of the devices splits evenly
+    communication_->broadcast(std::span(reinterpret_cast<std::uint8_t*>(wanted.data()), wanted.size() * sizeof(double)),
+                              Root{0});
+    shares_.weights = std::move(wanted);
   }
+  const Shares& shares() const { return shares_; }
   // How this pipeline splits `extent` indices in whole blocks of `align`; the same on every rank.
   Partition partition(std::int64_t extent, std::int64_t align = 1) const {
-    return Partition::weighted(extent, shares_, align);
+    return shares_.partition(extent, align);
   }
 
   // The value of the last stage. An rvalue x is handed to the first stage, an lvalue is only read.
@@ -184,7 +184,7 @@ class Pipeline {
   DataSync* sync_;
   Communication* communication_;
   Stream stream_;
-  std::vector<double> shares_;
+  Shares shares_;
   Trace::Track* track_ = nullptr;
 };
 

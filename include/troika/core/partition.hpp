@@ -144,4 +144,15 @@ class Partition {
   std::shared_ptr<const std::vector<Range>> ranges_;
 };
 
+// How much of each split each rank takes: one weight a rank, as an allocation states them.
+struct Shares {
+  std::vector<double> weights;
+
+  int world_size() const { return static_cast<int>(weights.size()); }
+  // `extent` indices in whole blocks of `align`.
+  Partition partition(std::int64_t extent, std::int64_t align = 1) const {
+    return Partition::weighted(extent, weights, align);
+  }
+};
+
 }  // namespace troika

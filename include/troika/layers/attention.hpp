@@ -22,14 +22,13 @@ struct HeadSplit {
   std::int64_t head_dim = 0;
   Partition query, kv;
 
-  template <class Pipeline>
-  static HeadSplit make(const Pipeline& pipeline, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
+  static HeadSplit make(const Shares& shares, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
     expects(heads >= 1 && kv_heads >= 1 && heads % kv_heads == 0, [&] {
       return std::to_string(heads) + " query heads cannot share " + std::to_string(kv_heads) +
              " KV heads; valid numbers of KV heads divide the query heads";
     });
     const auto group = heads / kv_heads;
-    auto query = pipeline.partition(heads, pipeline.world_size() <= kv_heads ? group : 1);
+    auto query = shares.partition(heads, shares.world_size() <= kv_heads ? group : 1);
     auto kv = query.covering(group);
     return {head_dim, std::move(query), std::move(kv)};
   }

@@ -39,6 +39,15 @@ class VocabParallelEmbedding {
     return DTensor<float, Partial, D>(std::move(y));
   }
 
+  // The table as output projection, for models that tie the two: hidden state -> logits, Replicate -> Shard<1>.
+  auto as_projection() const {
+    return [this](const DTensor<float, Replicate, D>& x, auto& stream) {
+      Tensor<float, D> y(stream.device(), {x.shape()[0], table_.shape()[0]});
+      table_.visit([&](auto table) { linear(stream, x.local(), table, y.view()); });
+      return DTensor<float, Shard<1>, D>(std::move(y), partition_, rank_);
+    };
+  }
+
   const Weight<D>& table() const { return table_; }
   const Partition& partition() const { return partition_; }
 
