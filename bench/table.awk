@@ -37,7 +37,7 @@ FNR == 1 {
 /^ *"aggregate_name":/ { aggregate = value($0); next }
 /^ *"error_message":/ { error = value($0); next }
 /^ *"time_unit":/ { unit = value($0); next }
-/^ *"real_time":/ { time = value($0); next }
+/^ *"real_time":/ { time = value($0) + 0; next }
 /^ *"(cpu_time|iterations|repetitions|repetition_index|threads|family_index|per_family_instance_index|aggregate_unit|error_occurred)":/ { next }
 /^ *"label":/ { counters = counters "  " value($0); next }
 /^ *"[^"]+": *[-+0-9.e]+,?$/ {
@@ -58,7 +58,7 @@ FNR == 1 {
 }
 END {
   for (i = 1; i <= rows; ++i) {
-    if (programs[i] != last) printf "%s%s\n", i > 1 ? "\n" : "", programs[i]
+    if (programs[i] != last) printf "%s%s\n", (i == 1 ? "" : "\n"), programs[i]
     last = programs[i]
     printf "  %-*s %s\n", width, names[i], row[order[i]]
   }
