@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <troika/core/dtype.hpp>
+#include <troika/device/host/cpu_features.hpp>
+#include <troika/device/host/device.hpp>
+#include <troika/device/host/kernels.hpp>
+
+namespace troika {
+
+// What a weight may be stored as; it is widened to float where it is used.
+template <class W>
+concept WeightElement = std::same_as<std::remove_const_t<W>, float> || std::same_as<std::remove_const_t<W>, f16> ||
+                        std::same_as<std::remove_const_t<W>, bf16>;
+
+// One side of a product: rows of k elements, element (i, p) at data[i * row_step + p * step]. One of the steps is 1.
+template <class T>
+struct Operand {
+  const T* data;
+  std::int64_t row_step;
+  std::int64_t step = 1;
+
+  const T* at(std::int64_t i, std::int64_t p) const { return data + i * row_step + p * step; }
+};
+
+namespace kernels {
+
+// Blocks of a product, after Goto and van de Geijn: a block of b stays in the second-level cache while all panels of a pass
+// by, one at a time in the first-level cache; what is packed of a comes from the third level.
+template <CpuLevel L>
+struct Blocking {
+  static constexpr std::int64_t panel = Tiles<L>::rows, strip = Tiles<L>::columns;
+  static constexpr std::int64_t k = 384;            // an a panel is 18 KiB with AVX-512
+  static constexpr std::int64_t n = 256;            // a block of b is 384 KiB
+  static constexpr std::int64_t m = 960 / panel * panel;
+
+  static std::int64_t padded(std::int64_t rows) { return (std::min(rows, m) + panel - 1) / panel * panel; }
+  // Floats that one thread needs.
+  static std::size_t scratch(std::int64_t rows) {
+    return static_cast<std::size_t>((padded(rows) + n) * k) + 2 * static_cast<std::size_t>(Vector<L>::width);
+  }
+};
+
+// Packs rows [0, rows) in panels of `panel` rows, to[panel][p][row].
+template <CpuLevel L, class T>
+void pack(Operand<T> from, std::int64_t rows, std::int64_t k, std::int64_t panel, float* to) {
+  constexpr std::int64_t width = Vector<L>::width;
+  for (std::int64_t i = 0; i < rows; i += panel, to += panel * k) {
+    const std::int64_t count = std::min(panel, rows - i);
+    if (from.step == 1) {
+      for (std::int64_t j = 0; j < panel; j += width) {
+        const std::int64_t some = std::clamp<std::int64_t>(count - j, 0, width);
+        Tiles<L>::turn(from.at(i + j, 0), from.row_step, some, k, to + j, panel);
+      }
+    } else {
+      for (std::int64_t p = 0; p < k; ++p) {
+        for (std::int64_t j = 0; j < panel; ++j) {
+          to[p * panel + j] = j < count ? static_cast<float>(*from.at(i + j, p)) : 0.0f;
+        }
+      }
+    }
+  }
+}
+
+// c (m, n) = a bT + bias, or c + a bT, in one thread, with b given by its rows. k is at least 1.
+template <CpuLevel L, class A, class B>
+void multiply(std::int64_t m, std::int64_t n, std::int64_t k, Operand<A> a, Operand<B> b, float* c, std::int64_t c_step,
+              const float* bias, bool accumulate, float* scratch) {
+  using Block = Blocking<L>;
+  using Tile = Tiles<L>;
+  float* const packed_b = scratch;
+  float* const packed_a = scratch + Block::n * Block::k;
+  for (std::int64_t i0 = 0; i0 < m; i0 += Block::m) {
+    const std::int64_t rows = std::min(Block::m, m - i0);
+    for (std::int64_t p0 = 0; p0 < k; p0 += Block::k) {
+      const std::int64_t depth = std::min(Block::k, k - p0);
+      const bool add = accumulate || p0 > 0;
+      pack<L>(Operand<A>{a.at(i0, p0), a.row_step, a.step}, rows, depth, Block::panel, packed_a);
+      for (std::int64_t j0 = 0; j0 < n; j0 += Block::n) {
+        const std::int64_t columns = std::min(Block::n, n - j0);
+        pack<L>(Operand<B>{b.at(j0, p0), b.row_step, b.step}, columns, depth, Block::strip, packed_b);
+        for (std::int64_t i = 0; i < rows; i += Block::panel) {
+          const std::int64_t count = std::min(Block::panel, rows - i);
+          for (std::int64_t j = 0; j < columns; j += Block::strip) {
+            Tile::template multiply<1, Tile::rows>(
+                count, packed_a + i * depth, packed_b + j * depth, Block::strip, depth,
+                c + (i0 + i) * c_step + j0 + j, c_step, std::min(Block::strip, columns - j), add,
+                bias ? bias + j0 + j : nullptr);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace kernels
+
+// c (m, n) = a bT + bias, or c += a bT where `accumulate` (and then no bias), with a (m, k), b (n, k) and c with c_step
+// floats from row to row. Sums in float. c overlaps neither a nor b. NaN and infinities go where the formula puts them.
+template <class A, class B>
+void gemm(HostStream& stream, std::int64_t m, std::int64_t n, std::int64_t k, Operand<A> a, Operand<B> b, float* c,
+          std::int64_t c_step, const float* bias = nullptr, bool accumulate = false, CpuLevel level = cpu_level()) {
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    if (accumulate) return;
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < n; ++j) c[i * c_step + j] = bias ? bias[j] : 0.0f;
+    }
+    return;
+  }
+  HostDevice& device = stream.device();
+  kernels::at_level<kernels::Blocking>(level, [&]<CpuLevel L>(kernels::Blocking<L>) {
+    using Block = kernels::Blocking<L>;
+    const int threads = m * n * k < 64 * 64 * 64 ? 1 : device.team().size();
+    const auto each = (Block::scratch(m) + 15) / 16 * 16;
+    auto buffer = device.allocate(each * static_cast<std::size_t>(threads) * sizeof(float));
+    auto* const scratch = reinterpret_cast<float*>(buffer.data());
+    if (threads == 1) return kernels::multiply<L>(m, n, k, a, b, c, c_step, bias, accumulate, scratch);
+    // Each thread has its own rows of b, or of a where b has too few for all.
+    const bool by_columns = n >= m || n >= 4 * threads * Block::strip;
+    const std::int64_t unit = by_columns ? Block::strip : Block::panel;
+    const std::int64_t units = ((by_columns ? n : m) + unit - 1) / unit;
+    device.team().run([&](int member, int size) {
+      const std::int64_t begin = units * member / size * unit;
+      const std::int64_t end = std::min(by_columns ? n : m, units * (member + 1) / size * unit);
+      if (begin >= end) return;
+      float* const mine = scratch + each * static_cast<std::size_t>(member);
+      if (by_columns) {
+        kernels::multiply<L>(m, end - begin, k, a, Operand<B>{b.at(begin, 0), b.row_step, b.step}, c + begin, c_step,
+                             bias ? bias + begin : nullptr, accumulate, mine);
+      } else {
+        kernels::multiply<L>(end - begin, n, k, Operand<A>{a.at(begin, 0), a.row_step, a.step}, b, c + begin * c_step,
+                             c_step, bias, accumulate, mine);
+      }
+    });
+  });
+}
+
+}  // namespace troika

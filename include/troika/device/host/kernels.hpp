@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <troika/core/dtype.hpp>
+#include <troika/device/host/cpu_features.hpp>
+#include <troika/device/host/kernels/levels.hpp>
+
+#define TROIKA_LEVEL plain
+#define TROIKA_WIDTH 4
+#define TROIKA_TARGET
+#include <troika/device/host/kernels/every.hpp>
+#undef TROIKA_LEVEL
+#undef TROIKA_WIDTH
+#undef TROIKA_TARGET
+
+#if defined(__x86_64__)
+
+#define TROIKA_LEVEL avx2
+#define TROIKA_WIDTH 8
+#define TROIKA_TARGET __attribute__((target("avx2,fma,f16c")))
+#include <troika/device/host/kernels/every.hpp>
+#undef TROIKA_LEVEL
+#undef TROIKA_WIDTH
+#undef TROIKA_TARGET
+
+#define TROIKA_LEVEL avx512
+#define TROIKA_WIDTH 16
+#define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
+#include <troika/device/host/kernels/every.hpp>
+#undef TROIKA_LEVEL
+#undef TROIKA_WIDTH
+#undef TROIKA_TARGET
+
+#endif
+
+#undef TROIKA_INLINE
+#undef TROIKA_UNROLL

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// No "#pragma once": kernels.hpp includes this once for each level.
+#if !defined(TROIKA_LEVEL)
+#include <troika/device/host/kernels.hpp>
+#else
+
+namespace troika::kernels {
+
+template <>
+struct Vector<CpuLevel::TROIKA_LEVEL> {
+  static constexpr int width = TROIKA_WIDTH;
+  typedef float F __attribute__((vector_size(4 * TROIKA_WIDTH)));
+  typedef std::int32_t I __attribute__((vector_size(4 * TROIKA_WIDTH)));
+
+#if TROIKA_WIDTH == 16
+  // Masked forms with a full mask where the plain form of GCC 12 warns about its own uninitialized variable.
+  static constexpr __mmask16 all = 0xffff;
+  TROIKA_INLINE F splat(float x) { return _mm512_set1_ps(x); }
+  TROIKA_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  TROIKA_INLINE F widen(const bf16*, __m256i bits) { return (F)((I)_mm512_maskz_cvtepu16_epi32(all, bits) << 16); }
+  TROIKA_INLINE F widen(const f16*, __m256i bits) { return _mm512_maskz_cvtph_ps(all, bits); }
+  TROIKA_INLINE F load(const float* from) { return _mm512_loadu_ps(from); }
+  template <class T>
+  TROIKA_INLINE F load(const T* from) {
+    return widen(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  TROIKA_INLINE void store(float* to, F x) { _mm512_storeu_ps(to, x); }
+  // The first `count` < width floats; the rest is 0.
+  TROIKA_INLINE F load(const float* from, std::int64_t count) { return _mm512_maskz_loadu_ps(first(count), from); }
+  template <class T>
+  TROIKA_INLINE F load(const T* from, std::int64_t count) {
+    return widen(from, _mm256_maskz_loadu_epi16(first(count), from));
+  }
+  TROIKA_INLINE void store(float* to, F x, std::int64_t count) { _mm512_mask_storeu_ps(to, first(count), x); }
+  TROIKA_INLINE __mmask16 first(std::int64_t count) { return static_cast<__mmask16>((1u << count) - 1u); }
+#else
+#if TROIKA_WIDTH == 8
+  TROIKA_INLINE F splat(float x) { return _mm256_set1_ps(x); }
+  TROIKA_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  TROIKA_INLINE F load(const f16* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  TROIKA_INLINE F load(const bf16* from) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+#else
+  TROIKA_INLINE F splat(float x) { return F{x, x, x, x}; }
+  TROIKA_INLINE F fma(F a, F b, F c) { return a * b + c; }
+  template <class T>
+  TROIKA_INLINE F load(const T* from) {
+    return F{static_cast<float>(from[0]), static_cast<float>(from[1]), static_cast<float>(from[2]),
+             static_cast<float>(from[3])};
+  }
+#endif
+  TROIKA_INLINE F load(const float* from) {
+    F x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+  }
+  TROIKA_INLINE void store(float* to, F x) { std::memcpy(to, &x, sizeof x); }
+  // The first `count` < width floats; the rest is 0.
+  template <class T>
+  TROIKA_INLINE F load(const T* from, std::int64_t count) {
+    float some[width] = {};
+    for (std::int64_t i = 0; i < count; ++i) some[i] = static_cast<float>(from[i]);
+    return load(some);
+  }
+  TROIKA_INLINE void store(float* to, F x, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) to[i] = x[i];
+  }
+#endif
+
+  TROIKA_INLINE F zero() { return F{}; }
+  TROIKA_INLINE F select(I mask, F yes, F no) { return (F)((mask & (I)yes) | (~mask & (I)no)); }
+  // The second where one is NaN.
+  TROIKA_INLINE F min(F a, F b) { return select(a < b, a, b); }
+  TROIKA_INLINE F max(F a, F b) { return select(a > b, a, b); }
+  TROIKA_INLINE F abs(F x) { return (F)((I)x & 0x7fffffff); }
+  TROIKA_INLINE bool any(I mask) {
+    std::int32_t found = 0;
+    TROIKA_UNROLL
+    for (int i = 0; i < width; ++i) found |= mask[i];
+    return found != 0;
+  }
+  TROIKA_INLINE float sum(F x) {
+    float parts[width];
+    store(parts, x);
+    TROIKA_UNROLL
+    for (int half = width / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+    }
+    return parts[0];
+  }
+  TROIKA_INLINE float largest(F x) {
+    float result = x[0];
+    for (int i = 1; i < width; ++i) result = x[i] > result ? x[i] : result;
+    return result;
+  }
+
+  // e^x to about 1 ulp, subnormal results included: 2^n times the polynomial of Cephes on the rest.
+  TROIKA_INLINE F exp(F x) {
+    x = min(splat(89.0f), max(splat(-104.0f), x));  // beyond, the result is infinity or 0; NaN passes
+    const F shifted = fma(x, splat(1.44269504f), splat(12582912.0f));  // 1.5 * 2^23: the low bits are the rounded value
+    const F n = shifted - splat(12582912.0f);
+    const F r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), x));
+    F p = fma(splat(1.9875691500e-4f), r, splat(1.3981999507e-3f));
+    p = fma(p, r, splat(8.3334519073e-3f));
+    p = fma(p, r, splat(4.1665795894e-2f));
+    p = fma(p, r, splat(1.6666665459e-1f));
+    p = fma(p, r, splat(5.0000001201e-1f));
+    p = fma(p, r * r, r) + splat(1.0f);
+    const I exponent = (I)shifted - 0x4b400000;
+    const I half = exponent >> 1;  // in two steps, as 2^-149 and 2^128 are no normal floats
+    return p * (F)((half + 127) << 23) * (F)((exponent - half + 127) << 23);
+  }
+
+  // Rows become columns: width vectors, in place. Each step interleaves the upper half with the lower one.
+  TROIKA_INLINE void transpose(F (&rows)[width]) {
+    TROIKA_UNROLL
+    for (int step = 1; step < width; step *= 2) {
+      F next[width];
+      TROIKA_UNROLL
+      for (int i = 0; i < width / 2; ++i) {
+        const F a = rows[i], b = rows[i + width / 2];
+#if TROIKA_WIDTH == 16
+        next[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        next[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif TROIKA_WIDTH == 8
+        next[2 * i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+        next[2 * i + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+        next[2 * i] = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+        next[2 * i + 1] = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+      }
+      TROIKA_UNROLL
+      for (int i = 0; i < width; ++i) rows[i] = next[i];
+    }
+  }
+};
+
+}  // namespace troika::kernels
+#endif

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <support/catch.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <troika/device/host/memory.hpp>
+
+using namespace troika;
+
+TEST_CASE("a block has at most a third of slack, and starts on a cache line") {
+  for (std::size_t wanted = 64; wanted < 3'000'000; wanted = wanted * 9 / 8 + 1) {
+    auto pool = std::make_shared<HostPool>();
+    auto buffer = pool->allocate(wanted);
+    CAPTURE(wanted);
+    REQUIRE(pool->reserved() >= wanted);
+    // Below 192 bytes only powers of two are whole cache lines.
+    REQUIRE(3 * (pool->reserved() - wanted) <= (wanted < 192 ? 3 * 64 : pool->reserved() + 3));
+    REQUIRE(reinterpret_cast<std::uintptr_t>(buffer.data()) % HostPool::alignment == 0);
+    buffer.data()[wanted - 1] = std::byte{1};
+  }
+}
+
+TEST_CASE("nothing can be allocated, too") {
+  auto pool = std::make_shared<HostPool>();
+  auto buffer = pool->allocate(0);
+  REQUIRE(pool->reserved() <= 64);
+}
+
+TEST_CASE("a freed block serves the next tensor of its size") {
+  auto pool = std::make_shared<HostPool>();
+  const std::byte* first = nullptr;
+  {
+    auto buffer = pool->allocate(1000);
+    first = buffer.data();
+  }
+  const auto reserved = pool->reserved();
+  for (int i = 0; i < 100; ++i) {
+    auto buffer = pool->allocate(900 + static_cast<std::size_t>(i));
+    REQUIRE(buffer.data() == first);
+  }
+  REQUIRE(pool->reserved() == reserved);
+}
+
+TEST_CASE("blocks above the largest kept size go back to the system") {
+  auto pool = std::make_shared<HostPool>();
+  { auto buffer = pool->allocate(HostPool::largest_kept + 1); REQUIRE(pool->reserved() > HostPool::largest_kept); }
+  REQUIRE(pool->reserved() == 0);
+}
+
+TEST_CASE("past the limit an allocation is an error that says how much was asked") {
+  auto pool = std::make_shared<HostPool>(std::size_t{4096});
+  auto buffer = pool->allocate(3000);
+  try {
+    auto more = pool->allocate(2000);
+    FAIL("no error");
+  } catch (const Error& error) {
+    REQUIRE(error.fault() == Fault::out_of_memory);
+    REQUIRE_THAT(error.what(), Catch::Matchers::ContainsSubstring("2000 bytes"));
+  }
+  auto some = pool->allocate(1000);  // the refused one took nothing
+  REQUIRE_THROWS_AS(pool->allocate(SIZE_MAX), Error);
+  REQUIRE_THROWS_AS(pool->allocate(SIZE_MAX - 100), Error);
+}
+
+TEST_CASE("a moved buffer is owned once") {
+  auto pool = std::make_shared<HostPool>();
+  auto a = pool->allocate(128);
+  auto b = pool->allocate(128);
+  const auto* data = a.data();
+  b = std::move(a);
+  REQUIRE(b.data() == data);
+  auto c = std::move(b);
+  REQUIRE(c.data() == data);
+  auto d = pool->allocate(128);
+  REQUIRE(d.data() != data);
+}
+
+TEST_CASE("a buffer may outlive its pool's owner and die on another thread") {
+  auto pool = std::make_shared<HostPool>();
+  std::vector<HostPool::Buffer> buffers;
+  for (int i = 0; i < 200; ++i) buffers.push_back(pool->allocate(static_cast<std::size_t>(64 + 100 * i)));
+  std::thread other([taken = std::move(buffers)]() mutable { taken.clear(); });
+  for (int i = 0; i < 200; ++i) pool->allocate(static_cast<std::size_t>(64 + 100 * i)).data()[0] = std::byte{2};
+  other.join();
+  auto last = pool->allocate(64);
+  pool.reset();
+  last.data()[0] = std::byte{3};
+}
+
+TEST_CASE("threads that allocate at once get different blocks") {
+  auto pool = std::make_shared<HostPool>();
+  std::vector<int> wrong(4, 0);
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 2000; ++i) {
+        auto buffer = pool->allocate(256);
+        for (int j = 0; j < 256; ++j) buffer.data()[j] = static_cast<std::byte>(t);
+        for (int j = 0; j < 256; ++j) wrong[t] += buffer.data()[j] != static_cast<std::byte>(t);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  REQUIRE(wrong == std::vector<int>(4, 0));
+}
