@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <ostream>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,8 +26,10 @@ class Trace {
   class Track {
    public:
     Track(int rank, Lane lane) : rank_(rank), lane_(lane) { spans_.reserve(4096); }
-    // `name` must outlive the trace: a literal.
+    // `name` must outlive the trace: a literal, or from Trace::keep(). Thread-safe: a task in a lane and a collective of a
+    // rank may share a track.
     void record(std::string_view name, Clock::time_point begin, Clock::time_point end, std::uint64_t bytes = 0) {
+      std::lock_guard lock(mutex_);
       spans_.push_back({name, begin, end, bytes});
     }
 
@@ -34,6 +38,7 @@ class Trace {
     struct Recorded { std::string_view name; Clock::time_point begin, end; std::uint64_t bytes; };
     int rank_;
     Lane lane_;
+    std::mutex mutex_;
     std::vector<Recorded> spans_;
   };
 
@@ -42,6 +47,13 @@ class Trace {
     std::lock_guard lock(mutex_);
     for (auto& track : tracks_) if (track.rank_ == rank && track.lane_ == lane) return track;
     return tracks_.emplace_back(rank, lane);
+  }
+
+  // The same text, kept as long as the trace. Thread-safe.
+  std::string_view keep(std::string_view name) {
+    std::lock_guard lock(mutex_);
+    const auto kept = names_.find(name);
+    return kept != names_.end() ? *kept : *names_.emplace(name).first;
   }
 
   // Call when no track is written to.
@@ -82,6 +94,7 @@ class Trace {
   Clock::time_point start_ = Clock::now();
   std::mutex mutex_;
   std::deque<Track> tracks_;  // addresses stay
+  std::set<std::string, std::less<>> names_;
 };
 
 // Records the time from here to the end of the scope; without a track it costs one branch.

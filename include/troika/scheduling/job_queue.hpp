@@ -4,6 +4,8 @@
 #include <atomic>
 #include <thread>
 
+#include <troika/device/host/team.hpp>
+
 namespace troika::detail {
 
 // How long a waiting thread keeps its core before it sleeps. With more threads than cores spinning only delays the
@@ -16,9 +18,7 @@ struct Patience {
   bool until(Ready&& ready) const {
     for (int i = 0; i < pauses; ++i) {
       if (ready()) return true;
-#if defined(__x86_64__) || defined(__i386__)
-      __builtin_ia32_pause();
-#endif
+      pause_core();
     }
     for (int i = 0; i < yields; ++i) {
       if (ready()) return true;

@@ -21,7 +21,7 @@ struct ThisLane {
 };
 inline thread_local ThisLane this_lane{};
 
-// One thread, one queue: what a device does in one lane, in order. Must be idle when it is destroyed.
+// One thread, one queue: what a device does in one lane, in order.
 class LaneThread {
  public:
   // `prepare` runs first on the new thread (pinning); what it throws comes out of ready().
@@ -41,11 +41,14 @@ class LaneThread {
   }
   LaneThread(const LaneThread&) = delete;
   LaneThread& operator=(const LaneThread&) = delete;
-  ~LaneThread() {
+  ~LaneThread() { stop(); }
+
+  // Runs what is queued, then ends the thread.
+  void stop() {
+    if (!thread_.joinable()) return;
     queue_.push(stop_);
     thread_.join();
   }
-
   void ready() {
     ready_.wait(0);
     if (failure_) std::rethrow_exception(failure_);
