@@ -7,6 +7,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <typeindex>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -17,8 +19,15 @@
 namespace troika {
 
 // What the ranks of one process share: where they meet to connect a transport, and the board on which a failure is posted.
+// Thread-safe.
 class World {
  public:
+  // Whoever sleeps while it waits for peers wants to be woken when one of them fails.
+  struct Alarm {
+    virtual ~Alarm() = default;
+    virtual void ring() noexcept = 0;
+  };
+
   explicit World(int size) : size_(size), meetings_(static_cast<std::size_t>(size), 0) {
     expects(size >= 1, [&] { return "a world has at least 1 rank, not " + std::to_string(size); });
   }
@@ -30,27 +39,44 @@ class World {
     if (failed_.load(std::memory_order_relaxed)) return;
     failed_rank_ = rank;
     try { failure_ = what; } catch (...) {}
-    failed_.store(true, std::memory_order_release);
+    failed_.store(true, std::memory_order_seq_cst);
+    for (const auto& alarm : alarms_) if (const auto alive = alarm.lock()) alive->ring();
   }
-  bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
+  // Rings at the failure of a rank, as long as the alarm lives.
+  void alert(std::weak_ptr<Alarm> alarm) {
+    std::lock_guard lock(mutex_);
+    std::erase_if(alarms_, [](const auto& old) { return old.expired(); });
+    alarms_.push_back(std::move(alarm));
+  }
+  bool failed() const noexcept { return failed_.load(std::memory_order_seq_cst); }
   int failed_rank() const noexcept { return failed() ? failed_rank_ : -1; }
   // Valid once failed() is true; it does not change after that.
   const std::string& failure() const noexcept { return failure_; }
 
-  // The n-th call of every rank gets the same object, made by whichever rank comes first.
+  // The n-th call of every rank gets the same object, made by whichever rank comes first. All must ask for the same type.
   template <class Hub>
   std::shared_ptr<Hub> meet(int rank, const std::function<std::shared_ptr<Hub>()>& make) {
     std::lock_guard lock(mutex_);
     const int meeting = meetings_[static_cast<std::size_t>(rank)]++;
     auto& hub = hubs_[meeting];
-    if (!hub.object) hub.object = make();
+    if (!hub.object) {
+      hub.object = make();
+      hub.type = typeid(Hub);
+    }
+    if (hub.type != typeid(Hub)) {
+      throw Error(Fault::mismatch, "this rank connects another kind of transport than its peers", {rank, "connect", 0});
+    }
     auto result = std::static_pointer_cast<Hub>(hub.object);
     if (++hub.arrived == size_) hubs_.erase(meeting);
     return result;
   }
 
  private:
-  struct Met { std::shared_ptr<void> object; int arrived = 0; };
+  struct Met {
+    std::shared_ptr<void> object;
+    std::type_index type = typeid(void);
+    int arrived = 0;
+  };
 
   int size_;
   std::mutex mutex_;
@@ -59,6 +85,7 @@ class World {
   std::string failure_;
   std::vector<int> meetings_;
   std::map<int, Met> hubs_;
+  std::vector<std::weak_ptr<Alarm>> alarms_;
 };
 
 // One participant of an SPMD run: its number, its device, its stream. Made by the scheduler, passed by reference.
