@@ -4,6 +4,7 @@
 // Everything that CPU cores can do.
 #include <troika/device/host/attention.hpp>
 #include <troika/device/host/candidates.hpp>
+#include <troika/device/host/checksum.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/elementwise.hpp>
@@ -12,5 +13,6 @@
 #include <troika/device/host/memory.hpp>
 #include <troika/device/host/norm.hpp>
 #include <troika/device/host/rotary.hpp>
+#include <troika/device/host/slices.hpp>
 #include <troika/device/host/team.hpp>
 #include <troika/device/host/topology.hpp>
