@@ -106,8 +106,10 @@ class ColumnParallelLinear {
   Partition partition_;
   int rank_ = 0;
 };
-template <class Pipeline, class W, class... Rest>
-ColumnParallelLinear(Pipeline&, View<W>, Rest...) -> ColumnParallelLinear<typename Pipeline::Device>;
+template <class Pipeline, class W>
+ColumnParallelLinear(Pipeline&, View<W>, std::span<const float> = {}) -> ColumnParallelLinear<typename Pipeline::Device>;
+template <class Pipeline, class W>
+ColumnParallelLinear(Pipeline&, View<W>, std::span<const float>, Partition) -> ColumnParallelLinear<typename Pipeline::Device>;
 
 // y = x Wᵀ + b with the columns of W split like the features of x: Shard<1> -> Partial. The bias is added once, in the
 // term of rank 0, so that it is in the sum once.
@@ -156,8 +158,10 @@ class RowParallelLinear {
   Partition partition_;
   int rank_ = 0;
 };
-template <class Pipeline, class W, class... Rest>
-RowParallelLinear(Pipeline&, View<W>, Rest...) -> RowParallelLinear<typename Pipeline::Device>;
+template <class Pipeline, class W>
+RowParallelLinear(Pipeline&, View<W>, std::span<const float> = {}) -> RowParallelLinear<typename Pipeline::Device>;
+template <class Pipeline, class W>
+RowParallelLinear(Pipeline&, View<W>, std::span<const float>, Partition) -> RowParallelLinear<typename Pipeline::Device>;
 
 // y = silu(x Gᵀ) * (x Uᵀ), G and U split alike: Replicate -> Shard<1>. The first half of a SwiGLU MLP (arXiv 2002.05202).
 template <Device D>

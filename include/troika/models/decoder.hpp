@@ -145,7 +145,8 @@ class Decoder {
   RmsNorm<D> norm_;
   std::optional<ColumnParallelLinear<D>> lm_head_;  // empty: the embedding is tied to it
 };
-template <class Pipeline, class... Rest>
-Decoder(Pipeline&, Rest&&...) -> Decoder<typename Pipeline::Device>;
+template <class Pipeline>
+Decoder(Pipeline&, const ModelConfig&, const Weights&, DecoderOptions = {}, LoadProgress = {})
+    -> Decoder<typename Pipeline::Device>;
 
 }  // namespace troika::models

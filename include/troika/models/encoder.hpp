@@ -125,7 +125,7 @@ class Encoder {
   std::vector<EncoderBlock<D>> blocks_;
   std::vector<std::int32_t> position_ids_;
 };
-template <class Pipeline, class... Rest>
-Encoder(Pipeline&, Rest&&...) -> Encoder<typename Pipeline::Device>;
+template <class Pipeline>
+Encoder(Pipeline&, const ModelConfig&, const Weights&, LoadProgress = {}) -> Encoder<typename Pipeline::Device>;
 
 }  // namespace troika::models
