@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // expect: compiles
-#include <troika/core/partition.hpp>
-#include <troika/core/placement.hpp>
+#include "program.hpp"
 
-static_assert(troika::Placement<troika::Replicate>);
-
-int main() { return troika::Partition::even(8, 2)[1].size() == 4 ? 0 : 1; }
+auto right(Pipe& pipeline, const Tokens<Replicate>& x, Up& up, Down& down) {
+  const auto y = pipeline.run(x, residual(up, gelu, down, to<Replicate>), up, gelu, down, to<Shard<0>>, to<Replicate>);
+  return y.values()[0];
+}

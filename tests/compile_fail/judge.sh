@@ -20,6 +20,9 @@ if [[ ${expected[0]} == compiles ]]; then
   exit 0
 fi
 [[ $code -ne 0 ]] || refuse "this must not compile, but does"
+wanted=$(sed -n 's|^// errors: *||p' "$case")
+count=$(grep -c 'error: ' "$answer")
+[[ -z $wanted || $count -eq $wanted ]] || refuse "$count errors instead of $wanted"
 for pattern in "${expected[@]}"; do
   if [[ $first =~ $pattern ]]; then
     echo "$first"

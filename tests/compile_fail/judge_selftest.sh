@@ -18,6 +18,8 @@ says yes 'gelu of a sum' 1 $'a.cpp:1: error: static assertion failed: gelu of a 
 says no  'gelu of a sum' 0 ''
 says no  'gelu of a sum' 1 $'a.cpp:1: error: no such file'
 says no  'gelu of a sum' 1 $'a.cpp:1: error: no such file\na.cpp:2: error: gelu of a sum'
+says yes $'gelu of a sum\n// errors: 1' 1 'a.cpp:1: error: gelu of a sum'
+says no  $'gelu of a sum\n// errors: 1' 1 $'a.cpp:1: error: gelu of a sum\nb.cpp:1: error: more'
 says yes 'compiles' 0 ''
 says no  'compiles' 1 $'a.cpp:1: error: anything'
 exit $bad
