@@ -37,3 +37,15 @@ function(troika_warnings target)
     $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>
     $<$<BOOL:${TROIKA_WARNINGS_AS_ERRORS}>:-Werror>)
 endfunction()
+
+# Whether one of these files includes something under <prefix...>.
+function(troika_includes result prefix)
+  set(${result} OFF PARENT_SCOPE)
+  foreach(file IN LISTS ARGN)
+    file(STRINGS ${file} line REGEX "#include <${prefix}" LIMIT_COUNT 1)
+    if(line)
+      set(${result} ON PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+endfunction()
