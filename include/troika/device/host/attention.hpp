@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -10,97 +12,213 @@
 
 #include <troika/core/partition.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/device/host/attention_mask.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/gemv.hpp>
+#include <troika/device/host/kernels.hpp>
 
 namespace troika {
 
-// Which keys a query may read: always one range.
-class AttentionMask {
- public:
-  // Query i, at position offset + i of the sequence, reads keys 0 to offset + i. With a window (Mistral) it reads only the
-  // last `window` of them, itself included.
-  static AttentionMask causal(std::int64_t offset, std::int64_t window = no_limit) {
-    expects(offset >= 0, [&] { return "the offset of a causal mask is at least 0, not " + std::to_string(offset); });
-    expects(window >= 1, [&] { return "an attention window is at least 1, not " + std::to_string(window); });
-    return {true, offset, window};
-  }
-  // Every query reads keys 0 to valid - 1, by default all.
-  static AttentionMask bidirectional(std::int64_t valid = no_limit) {
-    expects(valid >= 0, [&] { return "a number of valid keys is at least 0, not " + std::to_string(valid); });
-    return {false, valid, no_limit};
+namespace kernels {
+
+// Softmax and the sum over values in one pass over blocks of keys, after FlashAttention: what is kept of a row is its
+// largest score so far, the sum of its weights relative to that, and the weighted sum of values. The rows of a block are
+// (token, query head) pairs that read one KV head, so that a key that was loaded serves all of them.
+template <CpuLevel L>
+struct AttentionBlock {
+  using Tile = Tiles<L>;
+  static constexpr std::int64_t panel = Tile::rows, strip = Tile::columns;
+  static constexpr std::int64_t rows = 4 * panel, keys = 128;
+
+  static std::int64_t padded(std::int64_t d) { return (d + strip - 1) / strip * strip; }
+  // Floats that one thread needs.
+  static std::int64_t scratch(std::int64_t d) {
+    return 2 * rows * d + keys * d + keys * padded(d) + rows * keys + rows * padded(d) + 3 * rows + 2 * Tile::width;
   }
 
-  Range keys(std::int64_t query, std::int64_t kv_tokens) const {
-    if (!causal_) return {0, std::min(limit_, kv_tokens)};
-    const std::int64_t end = std::min(limit_ + query + 1, kv_tokens);
-    return {std::max<std::int64_t>(0, limit_ + query + 1 - window_), end};
-  }
-  // The tokens that a cache must hold for `tokens` queries.
-  std::int64_t needed(std::int64_t tokens) const {
-    if (causal_) return tokens == 0 ? 0 : limit_ + tokens;
-    return limit_ == no_limit ? 0 : limit_;
+  struct Problem {
+    const float *q, *k, *v;
+    float* y;
+    std::int64_t tokens, heads, d, kv_tokens, kv_heads;
+    AttentionMask mask;
+    float scale;
+  };
+
+  // Rows [first, last) of the query heads `group` (`size` of them), which read KV head `kv`: row r is head r % size of
+  // token r / size.
+  static void run(const Problem& a, std::int64_t kv, const std::int32_t* group, std::int64_t size, std::int64_t first,
+                  std::int64_t last, float* scratch) {
+    const std::int64_t count = last - first, d = a.d, wide = padded(d), step = a.kv_heads * d;
+    float* const queries = scratch;                // (rows, d), scaled
+    float* const turned = queries + rows * d;      // the same in panels, with room for a vector
+    float* const packed_k = turned + rows * d + Tile::width;
+    float* const packed_v = packed_k + keys * d;   // only where d is not a multiple of a strip
+    float* const scores = packed_v + keys * wide;  // (rows, keys)
+    float* const sums = scores + rows * keys;      // (rows, wide)
+    float* const most = sums + rows * wide;        // (rows)
+    float* const total = most + rows;              // (rows)
+    const bool few = count <= few_rows<L>;
+
+    const auto offset = [&](std::int64_t row) {
+      const std::int64_t r = first + row;
+      return (r / size * a.heads + group[r % size]) * d;
+    };
+    for (std::int64_t i = 0; i < count; ++i) Rows<L>::multiply(a.q + offset(i), a.scale, queries + i * d, d);
+    for (std::int64_t i = 0; i < count && !few; i += panel) {
+      Tile::turn(queries + i * d, d, std::min(panel, count - i), d, turned + i * d, panel);
+    }
+    std::fill(sums, sums + count * wide, 0.0f);
+    std::fill(most, most + count, -std::numeric_limits<float>::infinity());
+    std::fill(total, total + count, 0.0f);
+
+    const std::int64_t begin = a.mask.keys(first / size, a.kv_tokens).begin;
+    const std::int64_t end = a.mask.keys((last - 1) / size, a.kv_tokens).end;
+    for (std::int64_t at = begin; at < end; at += keys) {
+      const std::int64_t some = std::min(keys, end - at);
+      const float* const k = a.k + at * step + kv * d;
+      const float* const v = a.v + at * step + kv * d;
+      if (few) multiply_few<L, float>(count, queries, d, k, step, some, d, scores, keys, nullptr);
+      else multiply_keys(count, turned, k, step, some, d, packed_k, scores);
+      for (std::int64_t i = 0; i < count; ++i) {
+        const Range allowed = a.mask.keys((first + i) / size, a.kv_tokens);
+        const std::int64_t from = std::clamp<std::int64_t>(allowed.begin - at, 0, some);
+        const std::int64_t to = std::clamp<std::int64_t>(allowed.end - at, from, some);
+        soften(scores + i * keys, from, to, some, most[i], total[i], sums + i * wide, wide);
+      }
+      add_values(count, scores, v, step, some, d, packed_v, sums);
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      // No key at all: the sum of nothing is 0.
+      Rows<L>::multiply(sums + i * wide, total[i] == 0 ? 0.0f : 1 / total[i], a.y + offset(i), d);
+    }
   }
 
  private:
-  static constexpr std::int64_t no_limit = std::numeric_limits<std::int64_t>::max() / 4;
+  // scores (count, some) = queries keysT
+  static void multiply_keys(std::int64_t count, const float* turned, const float* k, std::int64_t step, std::int64_t some,
+                            std::int64_t d, float* packed, float* scores) {
+    for (std::int64_t j = 0; j < some; j += strip) {
+      for (std::int64_t half = 0; half < strip; half += Tile::width) {
+        const std::int64_t present = std::clamp<std::int64_t>(some - j - half, 0, Tile::width);
+        Tile::turn(k + (j + half) * step, step, present, d, packed + j * d + half, strip);
+      }
+    }
+    for (std::int64_t i = 0; i < count; i += panel) {
+      for (std::int64_t j = 0; j < some; j += strip) {
+        Tile::template multiply<1, Tile::rows>(std::min(panel, count - i), turned + i * d, packed + j * d, strip, d,
+                                               scores + i * keys + j, keys, std::min(strip, some - j), false, nullptr);
+      }
+    }
+  }
 
-  AttentionMask(bool causal, std::int64_t limit, std::int64_t window)
-      : causal_(causal), limit_(limit), window_(window) {}
+  // Scores of one row become weights, 0 outside of [from, to); what was summed before is made relative to the new maximum.
+  static void soften(float* scores, std::int64_t from, std::int64_t to, std::int64_t some, float& most, float& total,
+                     float* sums, std::int64_t wide) {
+    std::fill(scores, scores + from, 0.0f);
+    std::fill(scores + to, scores + some, 0.0f);
+    if (from == to) return;
+    const float highest = std::max(most, Rows<L>::max_of(scores + from, to - from));
+    if (highest != most) {
+      const float keep = std::exp(most - highest);
+      Rows<L>::multiply(sums, keep, sums, wide);
+      total *= keep;
+      most = highest;
+    }
+    total += static_cast<float>(Rows<L>::exp_of(scores + from, highest, scores + from, to - from));
+  }
 
-  bool causal_;
-  std::int64_t limit_;  // offset of the first query, or the number of valid keys
-  std::int64_t window_;
+  // sums (count, d) += weights values
+  static void add_values(std::int64_t count, const float* weights, const float* v, std::int64_t step, std::int64_t some,
+                         std::int64_t d, float* packed, float* sums) {
+    const std::int64_t wide = padded(d);
+    if (d != wide) {  // a tile reads whole strips
+      for (std::int64_t p = 0; p < some; ++p) {
+        std::copy(v + p * step, v + p * step + d, packed + p * wide);
+        std::fill(packed + p * wide + d, packed + (p + 1) * wide, 0.0f);
+      }
+      v = packed;
+      step = wide;
+    }
+    for (std::int64_t i = 0; i < count; i += panel) {
+      for (std::int64_t j = 0; j < wide; j += strip) {
+        Tile::template multiply<keys, 1>(std::min(panel, count - i), weights + i * keys, v + j, step, some,
+                                         sums + i * wide + j, wide, strip, true, nullptr);
+      }
+    }
+  }
 };
+
+inline void check_attention(const Shape& q, const Shape& keys, const Shape& values, const Shape& y,
+                            std::span<const std::int32_t> kv_head_of, const AttentionMask& mask) {
+  expects(q.dims() == 3 && keys.dims() == 3 && values == keys && y == q && (q[2] == keys[2] || q[1] == 0), [&] {
+    return "attention takes q and y (tokens, heads, head_dim), keys and values (kv_tokens, kv_heads, head_dim), not " +
+           q.to_string() + ", " + y.to_string() + ", " + keys.to_string() + ", " + values.to_string();
+  });
+  expects(static_cast<std::int64_t>(kv_head_of.size()) == q[1], [&] {
+    return "attention has " + std::to_string(q[1]) + " query heads, but kv_head_of maps " +
+           std::to_string(kv_head_of.size());
+  });
+  for (const auto kv : kv_head_of) {
+    expects(kv >= 0 && kv < keys[1], [&] {
+      return "KV head " + std::to_string(kv) + " does not exist; there are " + std::to_string(keys[1]);
+    });
+  }
+  expects(q[1] == 0 || mask.needed(q[0]) <= keys[0], [&] {
+    return "the mask reads " + std::to_string(mask.needed(q[0])) + " keys, but there are " + std::to_string(keys[0]);
+  });
+}
+
+}  // namespace kernels
 
 // y = softmax(scale q kT) v for each query head, with q and y (tokens, heads, head_dim), keys and values
 // (kv_tokens, kv_heads, head_dim); query head h reads KV head kv_head_of[h]. A query that may read nothing gets zeros.
-inline void attention(HostStream&, View<const float> q, View<const float> keys, View<const float> values,
+// Scratch is bounded, whatever the number of tokens. y must not overlap the inputs.
+inline void attention(HostStream& stream, View<const float> q, View<const float> keys, View<const float> values,
                       std::span<const std::int32_t> kv_head_of, AttentionMask mask, float scale, View<float> y,
-                      CpuLevel = cpu_level()) {
-  expects(q.shape().dims() == 3 && keys.shape().dims() == 3 && values.shape() == keys.shape() && y.shape() == q.shape() &&
-              (q.shape()[2] == keys.shape()[2] || q.shape()[1] == 0),
-          [&] {
-            return "attention takes q and y (tokens, heads, head_dim), keys and values (kv_tokens, kv_heads, head_dim), not " +
-                   q.shape().to_string() + ", " + y.shape().to_string() + ", " + keys.shape().to_string() + ", " +
-                   values.shape().to_string();
-          });
-  const std::int64_t tokens = q.shape()[0], heads = q.shape()[1], d = q.shape()[2];
-  const std::int64_t kv_tokens = keys.shape()[0], kv_heads = keys.shape()[1];
-  expects(static_cast<std::int64_t>(kv_head_of.size()) == heads, [&] {
-    return "attention has " + std::to_string(heads) + " query heads, but kv_head_of maps " +
-           std::to_string(kv_head_of.size());
-  });
-  if (heads == 0) return;
-  for (const auto kv : kv_head_of) {
-    expects(kv >= 0 && kv < kv_heads, [&] {
-      return "KV head " + std::to_string(kv) + " does not exist; there are " + std::to_string(kv_heads);
-    });
-  }
-  expects(mask.needed(tokens) <= kv_tokens, [&] {
-    return "the mask reads " + std::to_string(mask.needed(tokens)) + " keys, but there are " + std::to_string(kv_tokens);
-  });
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const Range range = mask.keys(t, kv_tokens);
-    for (std::int64_t h = 0; h < heads; ++h) {
-      const float* query = q.data() + (t * heads + h) * d;
-      float* out = y.data() + (t * heads + h) * d;
-      const std::int64_t kv = kv_head_of[static_cast<std::size_t>(h)];
-      std::fill(out, out + d, 0.0f);
-      float max = -std::numeric_limits<float>::infinity(), sum = 0;
-      for (std::int64_t s = range.begin; s < range.end; ++s) {
-        float dot = 0;
-        for (std::int64_t i = 0; i < d; ++i) dot += query[i] * keys[(s * kv_heads + kv) * d + i];
-        dot *= scale;
-        const float next = dot > max ? dot : max;
-        const float keep = std::exp(max - next), weight = std::exp(dot - next);
-        max = next;
-        sum = sum * keep + weight;
-        for (std::int64_t i = 0; i < d; ++i) out[i] = out[i] * keep + weight * values[(s * kv_heads + kv) * d + i];
+                      CpuLevel level = cpu_level()) {
+  kernels::check_attention(q.shape(), keys.shape(), values.shape(), y.shape(), kv_head_of, mask);
+  if (q.count() == 0) return;
+  HostDevice& device = stream.device();
+  const std::int64_t heads = q.shape()[1], kv_heads = keys.shape()[1];
+  kernels::at_level<kernels::AttentionBlock>(level, [&]<CpuLevel L>(kernels::AttentionBlock<L>) {
+    using Block = kernels::AttentionBlock<L>;
+    const typename Block::Problem problem{q.data(), keys.data(), values.data(), y.data(), q.shape()[0], heads,
+                                          q.shape()[2], keys.shape()[0], kv_heads, mask, scale};
+    // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
+    const std::int64_t each = (Block::scratch(problem.d) + 15) / 16 * 16;
+    const bool alone = q.count() * keys.shape()[0] < 1 << 17;
+    const int threads = alone ? 1 : device.team().size();
+    auto buffer = device.allocate(static_cast<std::size_t>(each * threads + heads + kv_heads + 1) * sizeof(float));
+    auto* const scratch = reinterpret_cast<float*>(buffer.data());
+    auto* const grouped = reinterpret_cast<std::int32_t*>(scratch + each * threads);
+    auto* const start = grouped + heads;
+    std::int32_t placed = 0;
+    for (std::int64_t kv = 0; kv < kv_heads; ++kv) {
+      start[kv] = placed;
+      for (std::int64_t h = 0; h < heads; ++h) {
+        if (kv_head_of[static_cast<std::size_t>(h)] == kv) grouped[placed++] = static_cast<std::int32_t>(h);
       }
-      if (!range.empty()) for (std::int64_t i = 0; i < d; ++i) out[i] /= sum;
     }
-  }
+    start[kv_heads] = placed;
+
+    // Blocks are taken one by one, the last rows first: they read the most keys. Who computes a block changes no bit.
+    std::atomic<std::int64_t> next{0};
+    const auto work = [&](int member, int) {
+      std::int64_t taken = next.fetch_add(1, std::memory_order_relaxed), block = 0;
+      for (std::int64_t kv = 0; kv < kv_heads; ++kv) {
+        const std::int64_t size = start[kv + 1] - start[kv], rows = size * problem.tokens;
+        for (std::int64_t last = rows; last > 0; last -= Block::rows, ++block) {
+          if (block != taken) continue;
+          Block::run(problem, kv, grouped + start[kv], size, std::max<std::int64_t>(0, last - Block::rows), last,
+                     scratch + each * member);
+          taken = next.fetch_add(1, std::memory_order_relaxed);
+        }
+      }
+    };
+    if (threads == 1) work(0, 1);
+    else device.team().run(work);
+  });
 }
 
 }  // namespace troika

@@ -1,40 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
+#include <string>
 
 #include <troika/core/shape.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/kernels.hpp>
 
-// One float in, one float out. y may be an input. NaN stays NaN.
+// One float in, one float out, within 1e-6 of the exact value, relative to it (gelu_tanh: also to what rounding does to
+// its argument). y may be an input. NaN and infinities give what the formula gives.
 namespace troika {
 
-// x/2 (1 + erf(x / sqrt 2))
-inline void apply_gelu(HostStream&, View<const float> x, View<float> y, CpuLevel = cpu_level()) {
-  expects(x.shape() == y.shape(), "gelu: x and y differ in shape");
-  for (std::int64_t i = 0; i < x.count(); ++i) y[i] = 0.5f * x[i] * (1 + std::erf(x[i] * 0.70710678f));
+namespace kernels {
+
+inline constexpr std::int64_t elementwise_grain = 16384;  // floats that are worth another thread
+
+template <class Op, class E>
+void map(HostStream& stream, View<const float> x, View<float> y) {
+  parallel_for(stream.device().team(), y.count(), elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+    E::template map<Op>(x.data() + begin, y.data() + begin, end - begin);
+  });
+}
+template <class Op, class E>
+void map(HostStream& stream, View<const float> a, View<const float> b, View<float> y) {
+  parallel_for(stream.device().team(), y.count(), elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+    E::template map<Op>(a.data() + begin, b.data() + begin, y.data() + begin, end - begin);
+  });
 }
 
-// The same with tanh(sqrt(2/pi) (x + 0.044715 x^3)) for the erf.
-inline void apply_gelu_tanh(HostStream&, View<const float> x, View<float> y, CpuLevel = cpu_level()) {
-  expects(x.shape() == y.shape(), "gelu_tanh: x and y differ in shape");
-  for (std::int64_t i = 0; i < x.count(); ++i) {
-    y[i] = 0.5f * x[i] * (1 + std::tanh(0.79788456f * (x[i] + 0.044715f * x[i] * x[i] * x[i])));
-  }
+inline void same_shape(const char* operation, const Shape& input, const Shape& y) {
+  expects(input == y, [&] {
+    return std::string(operation) + " takes inputs of the shape of y, " + y.to_string() + ", not " + input.to_string();
+  });
+}
+
+}  // namespace kernels
+
+// x/2 (1 + erf(x / sqrt 2))
+inline void apply_gelu(HostStream& stream, View<const float> x, View<float> y, CpuLevel level = cpu_level()) {
+  kernels::same_shape("gelu", x.shape(), y.shape());
+  kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) { kernels::map<typename E::Gelu, E>(stream, x, y); });
+}
+
+// x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+inline void apply_gelu_tanh(HostStream& stream, View<const float> x, View<float> y, CpuLevel level = cpu_level()) {
+  kernels::same_shape("gelu_tanh", x.shape(), y.shape());
+  kernels::at_level<kernels::Elementwise>(level,
+                                          [&]<class E>(E) { kernels::map<typename E::GeluTanh, E>(stream, x, y); });
 }
 
 // gate / (1 + exp(-gate)) * up
-inline void silu_multiply(HostStream&, View<const float> gate, View<const float> up, View<float> y,
-                          CpuLevel = cpu_level()) {
-  expects(gate.shape() == y.shape() && up.shape() == y.shape(), "silu_multiply: gate, up and y differ in shape");
-  for (std::int64_t i = 0; i < y.count(); ++i) y[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+inline void silu_multiply(HostStream& stream, View<const float> gate, View<const float> up, View<float> y,
+                          CpuLevel level = cpu_level()) {
+  kernels::same_shape("silu_multiply", gate.shape(), y.shape());
+  kernels::same_shape("silu_multiply", up.shape(), y.shape());
+  kernels::at_level<kernels::Elementwise>(
+      level, [&]<class E>(E) { kernels::map<typename E::SiluMultiply, E>(stream, gate, up, y); });
 }
 
-inline void add(HostStream&, View<const float> a, View<const float> b, View<float> y, CpuLevel = cpu_level()) {
-  expects(a.shape() == y.shape() && b.shape() == y.shape(), "add: a, b and y differ in shape");
-  for (std::int64_t i = 0; i < y.count(); ++i) y[i] = a[i] + b[i];
+inline void add(HostStream& stream, View<const float> a, View<const float> b, View<float> y,
+                CpuLevel level = cpu_level()) {
+  kernels::same_shape("add", a.shape(), y.shape());
+  kernels::same_shape("add", b.shape(), y.shape());
+  kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) { kernels::map<typename E::Add, E>(stream, a, b, y); });
 }
 
 }  // namespace troika

@@ -3,12 +3,15 @@
 
 // Everything that CPU cores can do.
 #include <troika/device/host/attention.hpp>
+#include <troika/device/host/attention_mask.hpp>
 #include <troika/device/host/candidates.hpp>
 #include <troika/device/host/checksum.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/elementwise.hpp>
 #include <troika/device/host/embedding.hpp>
+#include <troika/device/host/gemm.hpp>
+#include <troika/device/host/gemv.hpp>
 #include <troika/device/host/linear.hpp>
 #include <troika/device/host/memory.hpp>
 #include <troika/device/host/norm.hpp>

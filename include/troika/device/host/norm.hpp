@@ -1,47 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include <troika/core/shape.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/kernels.hpp>
 
 namespace troika {
 
+namespace kernels {
+
+inline void check_norm(const char* operation, const Shape& x, const Shape& y, std::size_t weight, std::size_t bias) {
+  expects(x.dims() == 2 && y == x && static_cast<std::int64_t>(weight) == x[1] && static_cast<std::int64_t>(bias) == x[1],
+          [&] {
+            return std::string(operation) + " takes x and y (rows, d) and d weights, not " + x.to_string() + ", " +
+                   y.to_string() + " and " + std::to_string(weight == bias ? weight : bias);
+          });
+}
+inline std::int64_t rows_grain(std::int64_t d) { return 8192 / std::max<std::int64_t>(d, 1) + 1; }
+
+}  // namespace kernels
+
 // Each row of x (rows, d) divided by its root mean square, times weight (d). y may be x.
-inline void rms_norm(HostStream&, View<const float> x, std::span<const float> weight, float eps, View<float> y,
-                     CpuLevel = cpu_level()) {
+inline void rms_norm(HostStream& stream, View<const float> x, std::span<const float> weight, float eps, View<float> y,
+                     CpuLevel level = cpu_level()) {
+  kernels::check_norm("rms_norm", x.shape(), y.shape(), weight.size(), weight.size());
   const std::int64_t rows = x.shape()[0], d = x.shape()[1];
-  expects(x.shape() == y.shape() && static_cast<std::int64_t>(weight.size()) == d, "rms_norm: shapes differ");
-  for (std::int64_t i = 0; i < rows; ++i) {
-    double sum = 0;
-    for (std::int64_t j = 0; j < d; ++j) sum += double(x[i * d + j]) * x[i * d + j];
-    const auto scale = static_cast<float>(1 / std::sqrt(sum / static_cast<double>(d) + eps));
-    for (std::int64_t j = 0; j < d; ++j) y[i * d + j] = x[i * d + j] * scale * weight[static_cast<std::size_t>(j)];
-  }
+  kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
+    parallel_for(stream.device().team(), rows, kernels::rows_grain(d), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const float* row = x.data() + i * d;
+        const double mean = R::sum_of_squares(row, d, 0) / static_cast<double>(d);
+        const auto scale = static_cast<float>(1 / std::sqrt(mean + static_cast<double>(eps)));
+        R::normalize(row, 0, scale, weight.data(), nullptr, y.data() + i * d, d);
+      }
+    });
+  });
 }
 
 // Each row of x (rows, d) less its mean, divided by its standard deviation, times weight (d) plus bias (d). y may be x.
-inline void layer_norm(HostStream&, View<const float> x, std::span<const float> weight, std::span<const float> bias,
-                       float eps, View<float> y, CpuLevel = cpu_level()) {
+inline void layer_norm(HostStream& stream, View<const float> x, std::span<const float> weight,
+                       std::span<const float> bias, float eps, View<float> y, CpuLevel level = cpu_level()) {
+  kernels::check_norm("layer_norm", x.shape(), y.shape(), weight.size(), bias.size());
   const std::int64_t rows = x.shape()[0], d = x.shape()[1];
-  expects(x.shape() == y.shape() && static_cast<std::int64_t>(weight.size()) == d &&
-              static_cast<std::int64_t>(bias.size()) == d,
-          "layer_norm: shapes differ");
-  for (std::int64_t i = 0; i < rows; ++i) {
-    double sum = 0, squares = 0;
-    for (std::int64_t j = 0; j < d; ++j) sum += x[i * d + j];
-    const double mean = sum / static_cast<double>(d);
-    for (std::int64_t j = 0; j < d; ++j) squares += (x[i * d + j] - mean) * (x[i * d + j] - mean);
-    const double scale = 1 / std::sqrt(squares / static_cast<double>(d) + eps);
-    for (std::int64_t j = 0; j < d; ++j) {
-      const auto at = static_cast<std::size_t>(j);
-      y[i * d + j] = static_cast<float>((x[i * d + j] - mean) * scale) * weight[at] + bias[at];
-    }
-  }
+  kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
+    parallel_for(stream.device().team(), rows, kernels::rows_grain(d), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const float* row = x.data() + i * d;
+        const double size = static_cast<double>(d), mean = R::sum_of(row, d) / size;
+        const auto shift = static_cast<float>(mean);
+        // The variance is about the mean itself, not about its float.
+        const double off = mean - static_cast<double>(shift);
+        const double variance = std::max(0.0, R::sum_of_squares(row, d, shift) / size - off * off);
+        const auto scale = static_cast<float>(1 / std::sqrt(variance + static_cast<double>(eps)));
+        R::normalize(row, shift, scale, weight.data(), bias.data(), y.data() + i * d, d);
+      }
+    });
+  });
 }
 
 }  // namespace troika

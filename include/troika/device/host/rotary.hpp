@@ -13,6 +13,7 @@
 #include <troika/core/shape.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/kernels.hpp>
 
 namespace troika {
 
@@ -78,8 +79,8 @@ class RotaryTable {
 };
 
 // Rotates the pairs (i, i + head_dim/2) of each head of x (tokens, heads, head_dim), in place; positions (tokens).
-inline void rotary(HostStream&, View<float> x, std::span<const std::int32_t> positions, const RotaryTable& table,
-                   CpuLevel = cpu_level()) {
+inline void rotary(HostStream& stream, View<float> x, std::span<const std::int32_t> positions, const RotaryTable& table,
+                   CpuLevel level = cpu_level()) {
   expects(x.shape().dims() == 3 && x.shape()[0] == static_cast<std::int64_t>(positions.size()) &&
               x.shape()[2] == table.head_dim(),
           [&] {
@@ -93,19 +94,18 @@ inline void rotary(HostStream&, View<float> x, std::span<const std::int32_t> pos
     });
   }
   const std::int64_t heads = x.shape()[1], half = x.shape()[2] / 2;
-  for (std::int64_t t = 0; t < x.shape()[0]; ++t) {
-    const float* c = table.cos(positions[static_cast<std::size_t>(t)]);
-    const float* s = table.sin(positions[static_cast<std::size_t>(t)]);
-    for (std::int64_t h = 0; h < heads; ++h) {
-      float* low = x.data() + (t * heads + h) * 2 * half;
-      float* high = low + half;
-      for (std::int64_t i = 0; i < half; ++i) {
-        const float a = low[i], b = high[i];
-        low[i] = a * c[i] - b * s[i];
-        high[i] = b * c[i] + a * s[i];
+  kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
+    const std::int64_t grain = 8192 / std::max<std::int64_t>(heads * half, 1) + 1;
+    parallel_for(stream.device().team(), x.shape()[0], grain, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const std::int64_t position = positions[static_cast<std::size_t>(t)];
+        for (std::int64_t h = 0; h < heads; ++h) {
+          float* low = x.data() + (t * heads + h) * 2 * half;
+          R::rotate(low, low + half, table.cos(position), table.sin(position), half);
+        }
       }
-    }
-  }
+    });
+  });
 }
 
 }  // namespace troika

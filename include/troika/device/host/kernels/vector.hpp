@@ -77,11 +77,23 @@ struct Vector<CpuLevel::TROIKA_LEVEL> {
   TROIKA_INLINE F min(F a, F b) { return select(a < b, a, b); }
   TROIKA_INLINE F max(F a, F b) { return select(a > b, a, b); }
   TROIKA_INLINE F abs(F x) { return (F)((I)x & 0x7fffffff); }
+  // x * x - square, where square is x * x as a float: exact.
+  TROIKA_INLINE F square_error(F x, F square) {
+#if TROIKA_WIDTH == 4  // no fused multiply-add to rely on: in halves of 12 bits (Veltkamp, Dekker)
+    const F high = (F)((I)x & ~0xfff), low = x - high;
+    return ((high * high - square) + splat(2.0f) * high * low) + low * low;
+#else
+    return fma(x, x, -square);
+#endif
+  }
   TROIKA_INLINE bool any(I mask) {
-    std::int32_t found = 0;
-    TROIKA_UNROLL
-    for (int i = 0; i < width; ++i) found |= mask[i];
-    return found != 0;
+#if TROIKA_WIDTH == 16
+    return _mm512_movepi32_mask((__m512i)mask) != 0;
+#elif TROIKA_WIDTH == 8
+    return _mm256_movemask_ps((__m256)mask) != 0;
+#else
+    return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+#endif
   }
   TROIKA_INLINE float sum(F x) {
     float parts[width];
@@ -96,6 +108,12 @@ struct Vector<CpuLevel::TROIKA_LEVEL> {
     float result = x[0];
     for (int i = 1; i < width; ++i) result = x[i] > result ? x[i] : result;
     return result;
+  }
+
+  TROIKA_INLINE double sum_in_double(F x) {
+    double total = 0;
+    for (int i = 0; i < width; ++i) total += static_cast<double>(x[i]);
+    return total;
   }
 
   // e^x to about 1 ulp, subnormal results included: 2^n times the polynomial of Cephes on the rest.
