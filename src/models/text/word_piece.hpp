@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vocabulary.hpp"
+
+namespace troika::models {
+
+// BERT's model: from left to right, the longest token of the vocabulary; a word that cannot be covered is unknown as a whole.
+class WordPiece {
+ public:
+  explicit WordPiece(const Fields& model);
+
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+  void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
+
+ private:
+  Vocabulary vocabulary_;
+  std::string prefix_;
+  std::size_t max_characters_;
+  std::int32_t unknown_;
+};
+
+}  // namespace troika::models
