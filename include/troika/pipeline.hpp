@@ -101,6 +101,15 @@ class Pipeline {
     return shares_.partition(extent, align);
   }
 
+  // A tensor that every rank holds, from values in host memory that are the same on every rank.
+  template <class T>
+  auto replicate(View<T> host) {
+    using Value = std::remove_const_t<T>;
+    Tensor<Value, Device> local(stream_.device(), host.shape());
+    upload(stream_, View<const Value>(host), local.view());
+    return DTensor<Value, Replicate, Device>(std::move(local));
+  }
+
   // The value of the last stage. An rvalue x is handed to the first stage, an lvalue is only read.
   template <class X, class... Stages>
   auto run(X&& x, Stages&&... stages) {

@@ -74,16 +74,14 @@ class Decoder {
     expects(!ids.empty(), "a forward pass needs at least one token");
     const auto tokens = static_cast<std::int64_t>(ids.size());
     cache.check_room(tokens);
-    auto& stream = pipeline.stream();
-    Tensor<std::int32_t, D> input(stream.device(), {tokens});
-    upload(stream, View<const std::int32_t>(ids.data(), input.shape()), input.view());
-    const DTensor<std::int32_t, Replicate, D> x(std::move(input));
+    const auto x = pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens}));
 
     auto hidden = options_.sequence_parallel && tokens >= pipeline.world_size()
                       ? pipeline.run(run_blocks<Shard<0>>(pipeline, x, cache), to<Replicate>)
                       : run_blocks<Replicate>(pipeline, x, cache);
     cache.advance(tokens);
 
+    auto& stream = pipeline.stream();
     Tensor<float, D> last(stream.device(), {1, config_.hidden_size});
     copy(stream, std::as_const(hidden).local().rows(tokens - 1, tokens), last.view());
     DTensor<float, Replicate, D> y(std::move(last));

@@ -52,11 +52,8 @@ class Encoder {
       return "an input of " + std::to_string(tokens) + " tokens; this model takes 1 to " +
              std::to_string(config_.max_position_embeddings);
     });
-    auto& stream = pipeline.stream();
-    Tensor<std::int32_t, D> input(stream.device(), {tokens});
-    upload(stream, View<const std::int32_t>(ids.data(), input.shape()), input.view());
     auto x = pipeline.run(
-        DTensor<std::int32_t, Replicate, D>(std::move(input)), words_, to<Replicate>,
+        pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens})), words_, to<Replicate>,
         [&](DTensor<float, Replicate, D>&& words, auto& s) {
           add(s, std::as_const(words).local(), positions_.view().rows(0, tokens), words.local());
           for (std::int64_t t = 0; t < tokens; ++t) {

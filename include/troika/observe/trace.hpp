@@ -33,6 +33,13 @@ class Trace {
       spans_.push_back({name, begin, end, bytes});
     }
 
+    // Time in all spans so far. For the thread that writes the track, or when none does.
+    Clock::duration total() const {
+      Clock::duration sum{};
+      for (const auto& span : spans_) sum += span.end - span.begin;
+      return sum;
+    }
+
    private:
     friend class Trace;
     struct Recorded { std::string_view name; Clock::time_point begin, end; std::uint64_t bytes; };

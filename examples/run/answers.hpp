@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <troika/models/generate.hpp>
+#include <troika/models/text/stream_decoder.hpp>
+#include <troika/models/text/tokenizer.hpp>
+#include <troika/troika.hpp>
+
+#include "progress_bar.hpp"
+
+// A Hugging Face folder, opened once for all worlds.
+struct OpenModel {
+  explicit OpenModel(const std::string& folder)
+      : config(troika::models::ModelConfig::load(folder)), weights(troika::models::Weights::open(folder)),
+        tokenizer(troika::models::Tokenizer::load(folder)) {}
+  troika::models::ModelConfig config;
+  troika::models::Weights weights;
+  troika::models::Tokenizer tokenizer;
+};
+
+struct Case {
+  std::string task, prompt, answer;
+};
+
+// task <tab> prompt <tab> answer, a line each.
+inline std::vector<Case> read_cases(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<Case> cases;
+  for (std::string line; std::getline(file, line);) {
+    const auto first = line.find('\t'), second = line.find('\t', first + 1);
+    if (first == std::string::npos || second == std::string::npos) {
+      throw troika::Error(troika::Fault::bad_file, path + ": a line is task, prompt and answer with tabs between, not \"" + line + "\"");
+    }
+    cases.push_back({line.substr(0, first), line.substr(first + 1, second - first - 1), line.substr(second + 1)});
+  }
+  if (cases.empty()) throw troika::Error(troika::Fault::bad_file, path + " cannot be read or holds no cases");
+  return cases;
+}
+
+struct Answers {
+  std::vector<std::vector<std::int32_t>> tokens;  // one list a prompt, the same on every rank
+  double seconds = 0;
+  bool ranks_agree = true;
+
+  std::size_t count() const {
+    std::size_t total = 0;
+    for (const auto& list : tokens) total += list.size();
+    return total;
+  }
+};
+
+using Shown = std::function<void(std::size_t prompt, const std::string& text)>;
+
+// Loads the model on `devices` ranks and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
+template <class Allocation>
+Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, int devices, Allocation allocation,
+               const troika::models::DecoderOptions& decoder_options, const troika::models::GenerateOptions& options,
+               const Shown& shown = {}, troika::Trace* trace = nullptr) {
+  std::vector<std::vector<std::int32_t>> ids;
+  for (const auto& prompt : prompts) ids.push_back(model.tokenizer.encode(prompt));
+
+  using Clock = std::chrono::steady_clock;
+  troika::TaskScheduler scheduler{troika::host_devices(devices), std::move(allocation), {.trace = trace}};
+  ProgressBar bar("loading", model.weights.total_bytes());
+  const auto ranks = scheduler.run_on_every_device([&](auto& rank) {
+    troika::Communication communication{rank, troika::Threads{}};
+    troika::DataSync sync{communication};
+    troika::Pipeline pipeline{scheduler, sync, communication};
+    const troika::models::Decoder decoder(pipeline, model.config, model.weights, decoder_options,
+                                          [&](std::uint64_t bytes) { bar.advance(bytes); });
+    auto cache = decoder.make_cache(pipeline.device());
+    communication.barrier();
+    const auto begin = Clock::now();
+    Answers result;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      cache.truncate(0);
+      troika::models::StreamDecoder text(model.tokenizer);
+      result.tokens.push_back(troika::models::generate(pipeline, decoder, cache, ids[i], options, [&](std::int32_t token) {
+        if (shown && rank.rank() == 0) shown(i, text.add(token));
+      }));
+      if (shown && rank.rank() == 0) shown(i, text.finish());
+    }
+    result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    return result;
+  });
+  Answers result = ranks[0];
+  for (const auto& other : ranks) result.ranks_agree &= other.tokens == result.tokens;
+  return result;
+}

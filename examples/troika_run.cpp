@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest: --quick
+//
+// The main program: splits a model over the devices of this machine, streams and scores its answers, shows that the number
+// of devices changes nothing but the time, and times a block of a large model.
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <troika/models/encoder.hpp>
+#include <troika/troika.hpp>
+#include <troika/version.hpp>
+
+#include "run/answers.hpp"
+#include "run/block_timing.hpp"
+#include "run/plan_view.hpp"
+
+namespace models = troika::models;
+
+namespace {
+
+struct Arguments {
+  std::string model = TROIKA_MODEL_DIR, prompt, trace, picture = "troika-split.svg";
+  int devices = 0;
+  std::vector<double> weights;
+  models::GenerateOptions generate;
+  models::DecoderOptions decoder;
+  bool plan = false, quick = false;
+
+  bool own_model() const { return model != TROIKA_MODEL_DIR; }
+  troika::StaticAllocation allocation() const {
+    return weights.empty() ? troika::StaticAllocation{} : troika::StaticAllocation{weights};
+  }
+  troika::Shares shares() const {
+    return {weights.empty() ? std::vector<double>(static_cast<std::size_t>(devices), 1.0) : weights};
+  }
+};
+
+void heading(const std::string& text) { std::printf("\n%s\n", text.c_str()); }
+
+// Streams a few answers, then scores all unseen cases. True when more than 95 % are right.
+bool score(const OpenModel& model, const Arguments& arguments) {
+  const auto cases = read_cases(arguments.model + "/unseen.tsv");
+  heading("Some answers, as " + std::to_string(arguments.devices) + " devices draw them");
+  std::vector<Case> samples;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (i == 0 || cases[i].task != cases[i - 1].task) samples.insert(samples.end(), {cases[i], cases[std::min(i + 1, cases.size() - 1)]});
+  }
+  const auto prompts_of = [](const std::vector<Case>& list) {
+    std::vector<std::string> prompts;
+    for (const auto& one : list) prompts.push_back(one.prompt);
+    return prompts;
+  };
+  std::size_t current = samples.size();
+  (void)answer(model, prompts_of(samples), arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
+               [&](std::size_t i, const std::string& text) {
+                 if (i != current) std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[current = i].prompt.c_str());
+                 std::printf("%s", text.c_str());
+                 std::fflush(stdout);
+               });
+  std::printf("\n");
+
+  const auto result = answer(model, prompts_of(cases), arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate);
+  std::map<std::string, std::pair<int, int>> tasks;  // right, all
+  int right = 0;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const bool hit = model.tokenizer.decode(result.tokens[i]) == cases[i].answer;
+    auto& [hits, all] = tasks[cases[i].task];
+    hits += hit, all += 1, right += hit;
+  }
+  heading("Score on " + std::to_string(cases.size()) + " cases that the training never saw");
+  for (const auto& [task, counts] : tasks) {
+    std::printf("  %-10s %4d of %4d  %5.1f %%\n", task.c_str(), counts.first, counts.second, 100.0 * counts.first / counts.second);
+  }
+  const double percent = 100.0 * right / static_cast<double>(cases.size());
+  std::printf("  %-10s %4d of %4zu  %5.1f %%\n", "all", right, cases.size(), percent);
+  return percent > 95;
+}
+
+// True when 1 to 5 devices draw the same tokens.
+bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
+  heading("The same tokens, whatever the number of devices");
+  std::vector<std::string> prompts;
+  const auto cases = read_cases(arguments.model + "/unseen.tsv");
+  for (std::size_t i = 0; i < cases.size(); i += arguments.quick ? 20 : 8) prompts.push_back(cases[i].prompt);
+  std::printf("  %7s  %7s  %6s  %s\n", "devices", "prompts", "tokens", "compared with 1 device");
+  Answers first;
+  bool same = true;
+  for (int devices = 1; devices <= 5; ++devices) {
+    const auto result = answer(model, prompts, devices, troika::StaticAllocation{}, arguments.decoder, arguments.generate);
+    if (devices == 1) first = result;
+    const bool equal = result.ranks_agree && result.tokens == first.tokens;
+    same &= equal;
+    std::printf("  %7d  %7zu  %6zu  %s\n", devices, prompts.size(), result.count(), equal ? "the same" : "DIFFERENT");
+  }
+  return same;
+}
+
+void show_large_block(const Arguments& arguments) {
+  models::ModelConfig config;
+  config.hidden_size = 4096, config.intermediate_size = 14336, config.layers = 1, config.vocab_size = 128256;
+  config.heads = 32, config.kv_heads = 8, config.head_dim = 128;
+  heading("One block with the shapes of Llama-3-8B, bf16, " + std::to_string(troika::available_cores().size()) + " cores");
+  const std::vector<std::int64_t> tokens = arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
+  std::printf("  %7s  %7s  %12s  %9s  %15s\n", "tokens", "devices", "ms per block", "speed-up", "in all_reduce");
+  std::vector<std::vector<BlockTime>> times;
+  const int worlds[] = {1, std::max(2, arguments.devices)};
+  for (const int devices : worlds) times.push_back(time_block(config, devices, tokens));
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
+    for (std::size_t w = 0; w < 2; ++w) {
+      std::printf("  %7lld  %7d  %12.1f  %8.2fx  %13.1f %%\n", static_cast<long long>(tokens[t]), worlds[w],
+                  times[w][t].milliseconds, times[0][t].milliseconds / times[w][t].milliseconds, 100 * times[w][t].all_reduce_share);
+    }
+  }
+  std::printf("  One device here is %s; in all_reduce counts the wait for slower ranks.\n", "all cores as one team");
+
+  const troika::Shares shares{std::vector<double>(static_cast<std::size_t>(worlds[1]), 1.0)};
+  const auto plan = models::ModelSplit::make(config, shares).rows(config);
+  heading("Who holds what of it");
+  print_plan({plan.begin() + 1, plan.end() - 1}, worlds[1]);
+  if (!SplitPicture(plan, worlds[1], "A Llama-3-8B block over " + std::to_string(worlds[1]) + " devices").write(arguments.picture)) {
+    throw troika::Error(troika::Fault::bad_file, "cannot write the picture to " + arguments.picture);
+  }
+  std::printf("  As a picture: %s\n", arguments.picture.c_str());
+}
+
+void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
+  const std::string prompt = arguments.prompt.empty() ? "Once upon a time" : arguments.prompt;
+  heading("The answer, on " + std::to_string(arguments.devices) + " devices");
+  std::printf("%s", prompt.c_str());
+  const auto result = answer(model, {prompt}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
+                             [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace);
+  std::printf("\n\n%zu tokens in %.2f s, prompt included\n", result.count(), result.seconds);
+}
+
+void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
+  const std::string text = arguments.prompt.empty() ? "A troika is drawn by three horses." : arguments.prompt;
+  troika::TaskScheduler scheduler{troika::host_devices(arguments.devices), arguments.allocation(), {.trace = trace}};
+  ProgressBar bar("loading", model.weights.total_bytes());
+  const auto vectors = scheduler.run_on_every_device([&](auto& rank) {
+    troika::Communication communication{rank, troika::Threads{}};
+    troika::DataSync sync{communication};
+    troika::Pipeline pipeline{scheduler, sync, communication};
+    const models::Encoder encoder(pipeline, model.config, model.weights, [&](std::uint64_t bytes) { bar.advance(bytes); });
+    return encoder.embed(pipeline, model.tokenizer.encode(text));
+  });
+  heading("The embedding of \"" + text + "\"");
+  std::printf("  %zu numbers:", vectors[0].size());
+  for (std::size_t i = 0; i < std::min<std::size_t>(8, vectors[0].size()); ++i) std::printf(" %.5f", vectors[0][i]);
+  std::printf(" ...\n");
+}
+
+int run(const Arguments& arguments) {
+  const OpenModel model(arguments.model);
+  std::printf("troika %d.%d.%d: a %s model of %.1f MB, split over %d devices\n", troika::version.major, troika::version.minor,
+              troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
+              static_cast<double>(model.weights.total_bytes()) / 1e6, arguments.devices);
+  print_plan(models::ModelSplit::make(model.config, arguments.shares()).rows(model.config), arguments.devices);
+  if (arguments.plan) return 0;
+
+  troika::Trace trace;
+  troika::Trace* const traced = arguments.trace.empty() ? nullptr : &trace;
+  bool right = true;
+  if (!model.config.is_decoder()) {
+    run_encoder(model, arguments, traced);
+  } else if (arguments.own_model() || !arguments.prompt.empty()) {
+    run_own_decoder(model, arguments, traced);
+  } else {
+    right = score(model, arguments);
+    right &= compare_worlds(model, arguments);
+    if (traced) (void)answer(model, {"12 + 345 ="}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate, {}, traced);
+    show_large_block(arguments);
+    std::printf("\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER of your own;\n"
+                "the programs beside this one (all-reduce, linear, mlp, block, ...) show one step each.\n");
+  }
+  if (traced) {
+    std::ofstream file(arguments.trace);
+    trace.write(file);
+    if (!file.flush()) throw troika::Error(troika::Fault::bad_file, "cannot write the trace to " + arguments.trace);
+    std::printf("\nThe trace is in %s; open it at ui.perfetto.dev\n", arguments.trace.c_str());
+  }
+  if (!right) std::fprintf(stderr, "troika-run: the answers are not what they should be\n");
+  return right ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  arguments.generate.max_tokens = 64;
+  CLI::App app{"Splits a transformer over the devices of this machine."};
+  app.add_option("--model", arguments.model, "Hugging Face folder: Llama, Mistral, Qwen2, Qwen3 or BERT")->capture_default_str();
+  app.add_option("--prompt", arguments.prompt, "text to continue, or to embed");
+  app.add_option("--devices", arguments.devices, "ranks, each with its share of the cores (default: one a core, at least 2)")
+      ->check(CLI::Range(1, 256));
+  app.add_option("--weights", arguments.weights, "share of each device, such as 1,3")->delimiter(',');
+  app.add_option("--max-tokens", arguments.generate.max_tokens, "tokens to draw at most")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--context", arguments.decoder.context, "tokens that the KV cache holds (default: what the model takes, at most 4096)");
+  app.add_option("--temperature", arguments.generate.sampling.temperature, "0: always the most likely token")->capture_default_str();
+  app.add_option("--top-k", arguments.generate.sampling.top_k, "draw from the k most likely; 0: all")->capture_default_str();
+  app.add_option("--top-p", arguments.generate.sampling.top_p, "draw from the most likely that make up this probability")->capture_default_str();
+  app.add_option("--seed", arguments.generate.sampling.seed, "of the draw")->capture_default_str();
+  app.add_flag("--sequence-parallel", arguments.decoder.sequence_parallel, "split the tokens of the prompt between the products");
+  app.add_option("--trace", arguments.trace, "write a trace for ui.perfetto.dev");
+  app.add_option("--picture", arguments.picture, "where the picture of the split goes")->capture_default_str();
+  app.add_flag("--plan", arguments.plan, "only print who holds what");
+  app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    if (!arguments.weights.empty()) {
+      const auto count = static_cast<int>(arguments.weights.size());
+      troika::expects(arguments.devices == 0 || arguments.devices == count, [&] {
+        return "--weights states " + std::to_string(count) + " shares for " + std::to_string(arguments.devices) + " devices";
+      });
+      arguments.devices = count;
+    }
+    if (arguments.devices == 0) arguments.devices = std::clamp(static_cast<int>(troika::available_cores().size()), 2, 16);
+    return run(arguments);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "troika-run: %s\n", error.what());
+    return 1;
+  }
+}
