@@ -70,8 +70,9 @@ inline Failure message_mismatch(int from, const Signature& sent, int to, const S
               ", which called " + describe(expected)};
 }
 
-// all_to_all: what rank `from` sends to rank `to` is what `to` expects. Blames the rank with the most wrong pairs, the
-// lowest among equals. `sends(i, j)`: elements that i sends to j; `expects(i, j)`: elements that j expects from i.
+// all_to_all: what rank i sends to rank j must be what j expects. Blames the rank with the most wrong pairs, the highest
+// among equals: as above, the lowest rank counts as right. `sends(i, j)`: elements that i sends to j; `expects(i, j)`:
+// elements that j expects from i.
 template <class Sends, class Expects, class WorldRank>
 std::optional<Failure> find_uneven_exchange(int world_size, Sends&& sends, Expects&& expects, WorldRank&& world_rank) {
   const auto wrong = [&](int i, int j) { return sends(i, j) != expects(i, j); };
@@ -81,7 +82,7 @@ std::optional<Failure> find_uneven_exchange(int world_size, Sends&& sends, Expec
     for (int other = 0; other < world_size; ++other) {
       if (other != r) pairs += wrong(r, other) + wrong(other, r);
     }
-    if (pairs > most) worst = r, most = pairs;
+    if (pairs >= most && pairs > 0) worst = r, most = pairs;
   }
   if (worst < 0) [[likely]] return std::nullopt;
   for (int i = 0; i < world_size; ++i) {
@@ -94,6 +95,14 @@ std::optional<Failure> find_uneven_exchange(int world_size, Sends&& sends, Expec
     }
   }
   return std::nullopt;
+}
+
+// A rank will not come any more: it returned, or it threw.
+inline Failure departure(const World& world, int rank) {
+  const int guilty = world.at_fault(rank);
+  std::string text = "rank " + std::to_string(rank) + " has left";
+  if (guilty != rank) text += " because of rank " + std::to_string(guilty);
+  return {Fault::peer_failed, guilty, std::move(text)};
 }
 
 // Hash of counts per rank, never 0.

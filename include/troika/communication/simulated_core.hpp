@@ -131,7 +131,7 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
       groups_.push_back(connected_.back());
     }
     ++seat.endpoints;
-    if (world_->failed() && !lost_) lose(world_->failed_rank());
+    for (int r = 0; r < world->size(); ++r) if (world->has_failed(r)) lose(r);
     if (seat.state == State::absent || seat.state == State::left) {
       seat.state = State::ready;
       start_if_all_are_there();
@@ -144,20 +144,20 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     std::unique_lock lock(mutex_);
     const int rank = group.world_rank(me);
     Seat& seat = take_turn(lock, rank, group, call);
-    check(group, call, seat);
+    check(group, call, rank);
     auto& mine = group.arrival(me);
     mine = {true, false, call.signature, seat.now, deadline, color, key, nullptr};
     if (std::exchange(seat.diverges, false)) mine.signature = diverged(call.signature);
     if (++group.here < group.size()) {
       const auto before = group.agreements;
       for (int r = 0; r < group.size(); ++r) {
-        if (group.arrival(r).left && !group.arrival(r).here) fail(group, has_left(group, r), call, seat);
+        if (group.arrival(r).left && !group.arrival(r).here) fail(group, has_left(group, r), call, rank);
       }
       block(lock, rank, group, -1, deadline);
-      if (group.agreements == before) check(group, call, seat);
+      if (group.agreements == before) check(group, call, rank);
       return;
     }
-    complete(group, call, seat);
+    complete(group, call, rank);
   }
   std::shared_ptr<Group> part(Group& group, int me) {
     std::lock_guard lock(mutex_);
@@ -188,9 +188,9 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
 
   // A rank of the world failed. Ranks that have left or were stopped are no news: what their peers see of them does not
   // depend on when this comes.
-  void ring() noexcept override {
+  void ring(int rank) noexcept override {
     std::lock_guard lock(mutex_);
-    if (world_ && !lost_) lose(world_->failed_rank());
+    if (world_) lose(rank);
   }
 
  private:
@@ -206,7 +206,6 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     Group* waits_in = nullptr;  // while waiting: the group, the peer there (-1: an agreement), the end of patience
     int waits_for = -1;
     double deadline = 0;
-    int blames = -1;  // whom the error names that this rank got
     std::condition_variable turn;
   };
 
@@ -263,7 +262,7 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
           throw error_of({Fault::peer_failed, rank, "the simulation stopped rank " + std::to_string(rank)}, call);
       }
     }
-    if (group.failure) check(group, call, seat);
+    if (group.failure) check(group, call, rank);
     return seat;
   }
 
@@ -370,19 +369,19 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
   }
 
   // The last rank has arrived.
-  void complete(Group& group, const Call& call, Seat& seat) {
+  void complete(Group& group, const Call& call, int rank) {
     const auto latest = std::ranges::max_element(group.arrivals, {}, &Group::Arrival::time);
     const double rounds = std::bit_width(static_cast<unsigned>(group.size() - 1));
     const double end = latest->time + options_.latency * rounds;
     for (const auto& arrival : group.arrivals) {
       if (end <= arrival.deadline) continue;
       const int late = group.world_rank(static_cast<int>(latest - group.arrivals.begin()));
-      fail(group, {Fault::timeout, late, "rank " + std::to_string(late) + " came after the deadline"}, call, seat);
+      fail(group, {Fault::timeout, late, "rank " + std::to_string(late) + " came after the deadline"}, call, rank);
     }
     if (auto wrong = find_mismatch(
             group.size(), [&](int r) -> const Signature& { return group.arrival(r).signature; },
             [&](int r) { return group.world_rank(r); })) {
-      fail(group, std::move(*wrong), call, seat);
+      fail(group, std::move(*wrong), call, rank);
     }
     if (call.signature.operation == Operation::split) make_parts(group);
     ++group.agreements;
@@ -413,26 +412,26 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     std::unique_lock lock(mutex_);
     const int rank = group.world_rank(me), other = group.world_rank(peer);
     Seat& seat = take_turn(lock, rank, group, call);
-    check(group, call, seat);
+    check(group, call, rank);
     auto& message = sends ? group.message(me, peer) : group.message(peer, me);
     if (!message.here) {
-      if (group.arrival(peer).left) fail(group, has_left(group, peer), call, seat);
+      if (group.arrival(peer).left) fail(group, has_left(group, peer), call, rank);
       message = half;
       seat.done = false;
       block(lock, rank, group, peer, deadline);
-      if (!seat.done) check(group, call, seat);
+      if (!seat.done) check(group, call, rank);
       return;
     }
     const auto& sent = sends ? half : message;
     const auto& received = sends ? message : half;
     if (!is_one_message(sent.signature, received.signature) || sent.size != received.size) {
-      fail(group, message_mismatch(sends ? rank : other, sent.signature, sends ? other : rank, received.signature), call, seat);
+      fail(group, message_mismatch(sends ? rank : other, sent.signature, sends ? other : rank, received.signature), call, rank);
     }
     Seat& partner = seats_[index(other)];
     const double end = std::max(seat.now, partner.now) + options_.latency + static_cast<double>(sent.size) / options_.bandwidth;
     if (end > std::min(deadline, partner.deadline)) {
       const int late = seat.now >= partner.now ? rank : other;
-      fail(group, {Fault::timeout, late, "rank " + std::to_string(late) + " came after the deadline"}, call, seat);
+      fail(group, {Fault::timeout, late, "rank " + std::to_string(late) + " came after the deadline"}, call, rank);
     }
     if (sent.size) std::memcpy(received.buffer, sent.data, sent.size);
     message.here = false;
@@ -441,14 +440,15 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     unblock(other);
   }
 
-  void check(Group& group, const Call& call, Seat& seat) {
-    if (!group.failure) return;
-    seat.blames = group.failure->rank;
-    throw error_of(*group.failure, call);
+  void check(Group& group, const Call& call, int rank) {
+    if (group.failure) tell(group, call, rank);
   }
-  [[noreturn]] void fail(Group& group, Failure failure, const Call& call, Seat& seat) {
+  [[noreturn]] void fail(Group& group, Failure failure, const Call& call, int rank) {
     post(group, std::move(failure));
-    seat.blames = group.failure->rank;
+    tell(group, call, rank);
+  }
+  [[noreturn]] void tell(Group& group, const Call& call, int rank) {
+    world_->blame(rank, group.failure->rank);
     throw error_of(*group.failure, call);
   }
   void post(Group& group, Failure failure) {
@@ -459,12 +459,7 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     }
   }
 
-  Failure has_left(const Group& group, int r) const {
-    const int rank = group.world_rank(r), blames = seats_[index(rank)].blames;
-    std::string text = "rank " + std::to_string(rank) + " has left";
-    if (blames >= 0 && blames != rank) text += " because of rank " + std::to_string(blames);
-    return {Fault::peer_failed, blames >= 0 ? blames : rank, std::move(text)};
-  }
+  Failure has_left(const Group& group, int r) const { return departure(*world_, group.world_rank(r)); }
   // The rank does not come any more. Those who wait for it learn it now, others when they come to wait.
   void remove(Group& group, int me, Failure failure) {
     group.arrival(me).left = true;
@@ -475,7 +470,6 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
   }
   void lose(int rank) {
     Seat& seat = seats_[index(rank)];
-    lost_ = true;
     if (seat.state == State::left || seat.state == State::stopped) return;
     seat.state = State::left;
     if (turn_ == rank) turn_ = -1;
@@ -498,7 +492,7 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
   std::vector<std::shared_ptr<Group>> connected_;
   std::vector<std::weak_ptr<Group>> groups_;
   std::atomic<bool> alerted_{false};
-  bool lost_ = false, started_ = false;
+  bool started_ = false;
   int turn_ = -1;             // the rank that runs
   std::uint64_t turns_ = 0, history_ = 0xcbf29ce484222325u;
 };

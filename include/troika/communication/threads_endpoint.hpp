@@ -353,7 +353,7 @@ class ThreadsEndpoint {
   std::optional<Failure> absent(const Call& call, bool late) {
     const auto has_arrived = [&](int r) { return post(r).stage.load(std::memory_order_seq_cst) >= stage_; };
     for (int r = 0; r < world_size(); ++r) {
-      if (hub_->slot(r).left.load(std::memory_order_seq_cst) && !has_arrived(r)) return has_left(r);
+      if (hub_->slot(r).left.load(std::memory_order_seq_cst) && !has_arrived(r)) return departure(*world_, world_rank(r));
     }
     if (!late) return std::nullopt;
     std::vector<int> here, missing;
@@ -377,7 +377,7 @@ class ThreadsEndpoint {
 
   // Why no message comes or goes.
   std::optional<Failure> silent(const Call& call, int peer, bool late) {
-    if (hub_->slot(peer).left.load(std::memory_order_seq_cst)) return has_left(peer);
+    if (hub_->slot(peer).left.load(std::memory_order_seq_cst)) return departure(*world_, world_rank(peer));
     // A peer that waits in a collective that this rank has not joined will not answer before this rank joins it.
     const auto& next = hub_->post(peer, parity() ^ 1u);
     if (next.stage.load(std::memory_order_seq_cst) > stage_) {
@@ -399,9 +399,6 @@ class ThreadsEndpoint {
                        in_words(call.deadline)};
   }
 
-  Failure has_left(int rank) const {
-    return {Fault::peer_failed, world_rank(rank), "rank " + std::to_string(world_rank(rank)) + " has left"};
-  }
   // The rank that a chain of waiting ranks waits for; `rank` itself if they wait in a circle.
   int end_of_chain(int rank) {
     int end = rank;
@@ -423,6 +420,7 @@ class ThreadsEndpoint {
   }
   [[noreturn]] void throw_failure(const Call& call) {
     withdraw();
+    world_->blame(world_rank(rank_), hub_->failure().rank);
     throw error_of(hub_->failure(), call);
   }
   // The caller's buffers go away with the exception. Peers that began to read or write them before the group failed end

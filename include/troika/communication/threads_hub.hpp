@@ -83,7 +83,7 @@ class ThreadsHub : public World::Alarm {
   }
 
   Bell& stages() { return stages_; }
-  void ring() noexcept override {
+  void ring(int = -1) noexcept override {
     stages_.ring();
     for (auto& slot : slots_) slot.message.ring();
   }
