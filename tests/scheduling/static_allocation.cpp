@@ -62,3 +62,13 @@ TEST_CASE("Static allocation hands out tasks in proportion to the weights") {
   for (int i = 0; i < 40; ++i) ++taken[static_cast<std::size_t>(scheduler.submit([] {}).device())];
   CHECK(taken == std::array{10, 0, 30});
 }
+
+TEST_CASE("A device that comes back does not get all the tasks that it missed") {
+  StaticAllocation allocation;
+  std::vector<DeviceLoad> both(2), one(1);
+  both[1].device = 1;
+  for (int i = 0; i < 100; ++i) CHECK(allocation.pick(one) == 0);
+  std::array<int, 2> taken{};
+  for (int i = 0; i < 10; ++i) ++taken[static_cast<std::size_t>(allocation.pick(both))];
+  CHECK(taken == std::array{5, 5});
+}

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,7 @@
 
 #include <troika/communication/rank.hpp>
 #include <troika/core/error.hpp>
+#include <troika/scheduling/futex.hpp>
 #include <troika/scheduling/job_queue.hpp>
 
 namespace troika::detail {
@@ -77,10 +79,10 @@ class Gang {
   void run(Body& body, QueueOf&& queue_of, Patience patience) {
     body_ = [](void* context, int index) { (*static_cast<Body*>(context))(index); };
     context_ = &body;
-    running_.store(static_cast<int>(members_.size()), std::memory_order_relaxed);
+    running_.value().store(static_cast<std::uint32_t>(members_.size()), std::memory_order_relaxed);
     for (auto& member : members_) queue_of(member.index).push(member);
-    if (patience.until([&] { return running_.load(std::memory_order_acquire) == 0; })) return;
-    for (int left; (left = running_.load(std::memory_order_acquire)) != 0;) running_.wait(left, std::memory_order_acquire);
+    if (patience.until([&] { return running_.value().load(std::memory_order_acquire) == 0; })) return;
+    for (std::uint32_t left; (left = running_.value().load(std::memory_order_acquire)) != 0;) running_.sleep(left);
   }
 
   std::mutex& mutex() { return mutex_; }
@@ -95,14 +97,14 @@ class Gang {
     auto& member = static_cast<Member&>(job);
     Gang& gang = *member.gang;
     gang.body_(gang.context_, member.index);
-    if (gang.running_.fetch_sub(1, std::memory_order_acq_rel) == 1) gang.running_.notify_one();
+    if (gang.running_.value().fetch_sub(1, std::memory_order_acq_rel) == 1) gang.running_.wake_one();
   }
 
   std::mutex mutex_;
   std::vector<Member> members_;
   void (*body_)(void*, int) = nullptr;
   void* context_ = nullptr;
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) Futex running_;
 };
 
 }  // namespace troika::detail

@@ -2,27 +2,22 @@
 #pragma once
 
 #include <atomic>
-#include <thread>
 
 #include <troika/device/host/team.hpp>
+#include <troika/scheduling/futex.hpp>
 
 namespace troika::detail {
 
-// How long a waiting thread keeps its core before it sleeps. With more threads than cores spinning only delays the
-// thread that is waited for.
+// How long a waiting thread spins before it sleeps: about as long as waking it would take. It never yields: on a busy
+// machine a yield gives away whole time slices, and a sleeper is woken sooner.
 struct Patience {
   int pauses = 0;
-  int yields = 0;
 
   template <class Ready>
   bool until(Ready&& ready) const {
     for (int i = 0; i < pauses; ++i) {
       if (ready()) return true;
       pause_core();
-    }
-    for (int i = 0; i < yields; ++i) {
-      if (ready()) return true;
-      std::this_thread::yield();
     }
     return ready();
   }
@@ -47,8 +42,8 @@ class JobQueue {
       job.next = head == &asleep_ ? nullptr : head;
     } while (!head_.compare_exchange_weak(head, &job, std::memory_order_acq_rel, std::memory_order_relaxed));
     if (head == &asleep_) {
-      wakes_.fetch_add(1);
-      wakes_.notify_one();
+      wakes_.value().fetch_add(1);
+      wakes_.wake_one();
     }
   }
 
@@ -72,14 +67,14 @@ class JobQueue {
     if (!head_.compare_exchange_strong(none, &asleep_, std::memory_order_acq_rel)) return;
     // `wakes_` is read before the head: a push in between changes it, and then wait() returns at once.
     for (;;) {
-      const int wakes = wakes_.load();
+      const auto wakes = wakes_.value().load();
       if (head_.load(std::memory_order_acquire) != &asleep_) return;
-      wakes_.wait(wakes);
+      wakes_.sleep(wakes);
     }
   }
 
   alignas(64) std::atomic<Job*> head_{nullptr};  // newest job; null: none; &asleep_: none, and the reader sleeps
-  std::atomic<int> wakes_{0};
+  Futex wakes_;
   Job asleep_;
 };
 

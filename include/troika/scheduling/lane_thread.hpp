@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <troika/core/lane.hpp>
+#include <troika/scheduling/futex.hpp>
 #include <troika/scheduling/job_queue.hpp>
 
 namespace troika::detail {
@@ -33,8 +34,8 @@ class LaneThread {
           } catch (...) {
             failure_ = std::current_exception();
           }
-          ready_.store(1);
-          ready_.notify_one();
+          ready_.value().store(1);
+          ready_.wake_one();
           work(patience);
         }) {
     stop_.run = [](Job& job) noexcept { static_cast<Stop&>(job).stopped = true; };
@@ -50,7 +51,7 @@ class LaneThread {
     thread_.join();
   }
   void ready() {
-    ready_.wait(0);
+    while (ready_.value().load() == 0) ready_.sleep(0);
     if (failure_) std::rethrow_exception(failure_);
   }
   JobQueue& queue() { return queue_; }
@@ -71,7 +72,7 @@ class LaneThread {
   JobQueue queue_;
   Stop stop_;
   std::exception_ptr failure_;
-  std::atomic<int> ready_{0};
+  Futex ready_;
   std::thread thread_;  // last: it uses the others
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
@@ -45,20 +46,22 @@ class StaticAllocation {
     return weights_.empty() ? std::vector<double>(loads.size(), 1.0) : weights_;
   }
 
-  // The device that is furthest behind its weight: with weights 1 and 3, every fourth task goes to the first.
+  // In turn, by weight: with weights 1 and 3, every fourth task goes to the first, in between the others. A device that
+  // was no candidate for a while does not catch up.
   int pick(std::span<const DeviceLoad> candidates) {
-    int best = -1;
-    double least = 0;
+    int best = 0;
+    double total = 0, most = -std::numeric_limits<double>::infinity();
     for (std::size_t i = 0; i < candidates.size(); ++i) {
       const auto device = static_cast<std::size_t>(candidates[i].device);
-      if (device >= given_.size()) given_.resize(device + 1, 0.0);
+      if (device >= credit_.size()) credit_.resize(device + 1, 0.0);
       const double weight = weights_.empty() ? 1.0 : weights_[device];
       if (weight <= 0) continue;
-      const double after = (given_[device] + 1) / weight;
-      if (best < 0 || after < least) best = static_cast<int>(i), least = after;
+      total += weight;
+      credit_[device] += weight;
+      if (credit_[device] > most) best = static_cast<int>(i), most = credit_[device];
     }
-    if (best < 0) best = 0;  // only devices without a share are left to try
-    given_[static_cast<std::size_t>(candidates[static_cast<std::size_t>(best)].device)] += 1;
+    // Without any weight among them, only devices that should get nothing are left to try.
+    credit_[static_cast<std::size_t>(candidates[static_cast<std::size_t>(best)].device)] -= total;
     return best;
   }
 
@@ -78,7 +81,7 @@ class StaticAllocation {
  private:
   std::vector<double> weights_;       // empty: even
   std::vector<std::int64_t> sizes_;   // empty: not by hand
-  std::vector<double> given_;         // tasks so far, by device
+  std::vector<double> credit_;        // by device: what it is owed of the tasks so far
 };
 
 static_assert(PartitioningAllocation<StaticAllocation>);

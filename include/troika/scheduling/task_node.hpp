@@ -14,6 +14,7 @@
 
 #include <troika/core/error.hpp>
 #include <troika/core/lane.hpp>
+#include <troika/scheduling/futex.hpp>
 #include <troika/scheduling/job_queue.hpp>
 #include <troika/scheduling/task_record.hpp>
 
@@ -54,13 +55,13 @@ class TaskNode : public Job {
     if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
-  bool done() const noexcept { return state_.load(std::memory_order_acquire) & finished; }
+  bool done() const noexcept { return state_.value().load(std::memory_order_acquire) & finished; }
   void wait() noexcept {
-    if (Patience{spins, 1}.until([this] { return done(); })) return;
-    for (auto state = state_.load(std::memory_order_acquire); !(state & finished);) {
-      if ((state & awaited) || state_.compare_exchange_weak(state, state | awaited, std::memory_order_acquire)) {
-        state_.wait(state | awaited, std::memory_order_acquire);
-        state = state_.load(std::memory_order_acquire);
+    if (Patience{spins}.until([this] { return done(); })) return;
+    for (auto state = state_.value().load(std::memory_order_acquire); !(state & finished);) {
+      if ((state & awaited) || state_.value().compare_exchange_weak(state, state | awaited, std::memory_order_acquire)) {
+        state_.sleep(state | awaited);
+        state = state_.value().load(std::memory_order_acquire);
       }
     }
   }
@@ -99,7 +100,7 @@ class TaskNode : public Job {
       node.drop_callable();
       if (node.outcome == TaskOutcome::skipped || node.outcome == TaskOutcome::cancelled) node.home->note_unrun(node);
       Link* link = node.dependents_.exchange(node.closed(), std::memory_order_acq_rel);
-      if (node.state_.exchange(finished, std::memory_order_acq_rel) & awaited) node.state_.notify_all();
+      if (node.state_.value().exchange(finished, std::memory_order_acq_rel) & awaited) node.state_.wake_all();
       while (link) {
         TaskNode& dependent = *link->dependent;
         link = link->next;  // the link may be gone once its task can run
@@ -152,7 +153,7 @@ class TaskNode : public Job {
   bool start() noexcept { return !blocked_.load(std::memory_order_relaxed) && home->place(*this); }
 
   std::atomic<int> references_{2};
-  std::atomic<std::uint32_t> state_{0};
+  Futex state_;
   std::atomic<int> missing_{1};  // dependencies that are not done, and a guard while they are being named
   std::atomic<bool> blocked_{false};
   std::atomic<Link*> dependents_{nullptr};

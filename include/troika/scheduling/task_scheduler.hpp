@@ -32,6 +32,7 @@
 #include <troika/scheduling/allocation.hpp>
 #include <troika/scheduling/device_board.hpp>
 #include <troika/scheduling/device_health.hpp>
+#include <troika/scheduling/futex.hpp>
 #include <troika/scheduling/gang.hpp>
 #include <troika/scheduling/lane_thread.hpp>
 #include <troika/scheduling/task.hpp>
@@ -63,13 +64,13 @@ class TaskScheduler final : private detail::TaskHome {
         board_(devices_, std::move(allocation), options_.quarantine, options_.clock, options_.speed_memory),
         gang_(device_count()), off_lane_records_(options_.records_per_lane) {
     (void)shares();  // a wrong number of weights should show here
-    // With more lanes than cores, who spins keeps the one from working that it waits for.
+    // With more devices than cores, who spins keeps the one from working that it waits for.
     const bool crowded = devices_.size() > std::max(1u, std::thread::hardware_concurrency());
-    patience_ = crowded ? detail::Patience{0, 2} : detail::Patience{500, 2};
+    patience_ = detail::Patience{crowded ? 50 : 500};
     for (int i = 0; i < device_count(); ++i) {
       for (const auto lane : {Lane::compute, Lane::communication}) {
         lanes_.emplace_back(options_.records_per_lane, options_.trace ? &options_.trace->track(i, lane) : nullptr,
-                            detail::ThisLane{this, i, lane}, lane == Lane::compute ? patience_ : detail::Patience{0, 2},
+                            detail::ThisLane{home(), i, lane}, lane == Lane::compute ? patience_ : detail::Patience{50},
                             [this, i] { pin(device(i)); });
       }
     }
@@ -79,7 +80,7 @@ class TaskScheduler final : private detail::TaskHome {
   TaskScheduler& operator=(const TaskScheduler&) = delete;
   ~TaskScheduler() {
     stopping_.store(true);
-    for (int left; (left = unfinished_.load()) != 0;) unfinished_.wait(left);
+    for (std::uint32_t left; (left = unfinished_.value().load()) != 0;) unfinished_.sleep(left);
     for (auto& lane : lanes_) lane.thread.stop();  // all of them before any goes: one may still be waking another
   }
 
@@ -96,7 +97,7 @@ class TaskScheduler final : private detail::TaskHome {
   template <class F>
   auto run_on_every_device(F&& fn) {
     using R = std::decay_t<std::invoke_result_t<F&, Rank<D>&>>;
-    expects(detail::this_lane.scheduler != this,
+    expects(detail::this_lane.scheduler != home(),
             "run_on_every_device was called by a rank or a task of the same scheduler, and would wait for itself");
     std::lock_guard lock(gang_.mutex());
     const auto world = std::make_shared<World>(device_count());
@@ -170,7 +171,7 @@ class TaskScheduler final : private detail::TaskHome {
     node.forced_device = options.device;
     node.retry = options.retry;
     node.submitted = Clock::now();
-    unfinished_.fetch_add(1, std::memory_order_relaxed);
+    unfinished_.value().fetch_add(1, std::memory_order_relaxed);
     for (std::size_t i = 0; i < options.after.size(); ++i)
       node.depend_on(detail::TaskAccess::node(options.after[i]), i);
     node.release_guard();
@@ -239,6 +240,7 @@ class TaskScheduler final : private detail::TaskHome {
             "quarantine takes at least 1 failure, and times of at least 0 ms, `longest` not below `first`");
     return devices;
   }
+  const detail::TaskHome* home() const { return this; }
   static void pin(D& device) {
     if constexpr (requires { device.team().pin_caller(); }) device.team().pin_caller();
   }
@@ -282,7 +284,7 @@ class TaskScheduler final : private detail::TaskHome {
   }
   void note_unrun(detail::TaskNode& node) noexcept override { record(off_lane_records_, node, -1, Clock::now(), {}); }
   void gone() noexcept override {
-    if (unfinished_.fetch_sub(1) == 1 && stopping_.load()) unfinished_.notify_all();
+    if (unfinished_.value().fetch_sub(1) == 1 && stopping_.load()) unfinished_.wake_all();
   }
 
   void cancel(detail::TaskNode& node) noexcept {
@@ -359,7 +361,7 @@ class TaskScheduler final : private detail::TaskHome {
   RecordRing off_lane_records_;
   std::atomic<bool> stopping_{false};
   std::atomic<std::uint64_t> submitted_{0};
-  alignas(64) std::atomic<int> unfinished_{0};
+  alignas(64) detail::Futex unfinished_;
   std::deque<LaneState> lanes_;  // last: the threads use the others
 };
 
