@@ -159,7 +159,16 @@ std::string Decoder::operator()(std::vector<std::string> tokens) const {
     for (const auto& token : tokens) text += (text.empty() ? "" : " ") + token;
     return text;
   }
-  for (const auto& step : steps_) step(tokens);
+  const auto bytes = [&] {
+    std::size_t total = 0;
+    for (const auto& token : tokens) total += token.size();
+    return total;
+  };
+  const auto limit = longest_result(bytes());
+  for (const auto& step : steps_) {
+    step(tokens);
+    if (bytes() > limit) bad_file("the decoder makes a text more than " + std::to_string(max_growth) + " times longer");
+  }
   return joined(tokens);
 }
 

@@ -11,9 +11,6 @@ namespace {
 
 using unicode::CodePoint;
 
-// A text may not grow by more than this: a chain of replacements in a hostile file doubles it with each one.
-constexpr std::size_t max_growth = 64, max_growth_floor = 1 << 16;
-
 template <class Keep>
 std::string filtered(std::string_view text, Keep keep) {
   std::string out;
@@ -120,7 +117,7 @@ std::vector<Match> Pattern::find_all(std::string_view text) const {
 }
 
 std::string Pattern::replace_all(const std::string& text, std::string_view content) const {
-  const std::size_t limit = text.size() * max_growth + max_growth_floor;
+  const std::size_t limit = longest_result(text.size());
   std::string out;
   std::size_t done = 0;
   for (const auto& match : find_all(text)) {
@@ -177,7 +174,7 @@ void Normalizer::add(const Fields& component) {
 }
 
 std::string Normalizer::operator()(std::string text) const {
-  const std::size_t limit = text.size() * max_growth + max_growth_floor;
+  const std::size_t limit = longest_result(text.size());
   for (const auto& step : steps_) {
     text = step(std::move(text));
     if (text.size() > limit) bad_file("the normalizer makes a text more than " + std::to_string(max_growth) + " times longer");
