@@ -34,8 +34,7 @@ struct Loaded {
 };
 
 // The logits of the last token of each prefix that `chunks` of the prompt end on, gathered from the ranks' shards.
-template <class Allocation>
-std::vector<std::vector<float>> split_logits(const Loaded& model, int world, Allocation allocation,
+std::vector<std::vector<float>> split_logits(const Loaded& model, int world, troika::StaticAllocation allocation,
                                              const std::vector<std::size_t>& chunks,
                                              troika::models::DecoderOptions options = {}) {
   const auto ranks = spmd(world, allocation, [&](auto& pipeline) {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+#include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -15,16 +18,23 @@
 // The worlds that everything is tested on.
 inline constexpr int test_worlds[] = {1, 2, 3, 4, 5, 8};
 
+using TestCommunication = troika::Communication<troika::Threads>;
+using TestPipeline = troika::Pipeline<troika::TaskScheduler<troika::StaticAllocation>, troika::DataSync<TestCommunication>,
+                                      TestCommunication>;
+
+// Defined in spmd.cpp, so that the scheduler is compiled once and not for every test.
+void run_spmd(int world_size, troika::StaticAllocation allocation, const std::function<void(TestPipeline&)>& fn);
+
 // Runs fn(pipeline) on every rank of a world of threads and gives the results in rank order.
-template <class Allocation, class F>
-auto spmd(int world_size, Allocation allocation, F fn) {
-  troika::TaskScheduler scheduler{troika::host_devices(world_size), std::move(allocation)};
-  return scheduler.run_on_every_device([&](auto& rank) {
-    troika::Communication communication{rank, troika::Threads{}};
-    troika::DataSync sync{communication};
-    troika::Pipeline pipeline{scheduler, sync, communication};
-    return fn(pipeline);
-  });
+template <class F>
+auto spmd(int world_size, troika::StaticAllocation allocation, F fn) {
+  using R = std::decay_t<std::invoke_result_t<F&, TestPipeline&>>;
+  std::vector<std::optional<R>> results(static_cast<std::size_t>(world_size));
+  run_spmd(world_size, std::move(allocation),
+           [&](TestPipeline& pipeline) { results[static_cast<std::size_t>(pipeline.rank())].emplace(fn(pipeline)); });
+  std::vector<R> values;
+  for (auto& result : results) values.push_back(std::move(*result));
+  return values;
 }
 template <class F>
 auto spmd(int world_size, F fn) {

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include <troika/device/attention_mask.hpp>
+#include <troika/device/rotary_table.hpp>
 #include <troika/layers/kv_cache.hpp>
 #include <troika/layers/linear.hpp>
 #include <troika/sync/dtensor.hpp>

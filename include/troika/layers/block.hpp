@@ -40,13 +40,17 @@ struct EncoderBlock {
   ColumnParallelLinear<D> up;
   RowParallelLinear<D> down;
   LayerNorm<D> mlp_norm;
+  bool approximate_gelu = false;  // gelu_tanh
 
   template <class Pipeline>
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, DTensor<float, Replicate, D> x,
                                        const AttentionContext<D>& context) const {
-    return pipeline.run(std::move(x),
-                        residual(attention.with(context), to<Replicate>), attention_norm,
-                        residual(up, gelu, down, to<Replicate>), mlp_norm);
+    const auto run = [&](const auto& activation) {
+      return pipeline.run(std::move(x),
+                          residual(attention.with(context), to<Replicate>), attention_norm,
+                          residual(up, activation, down, to<Replicate>), mlp_norm);
+    };
+    return approximate_gelu ? run(gelu_tanh) : run(gelu);
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -9,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include <troika/communication/transport.hpp>
+#include <troika/device/candidate.hpp>
 #include <troika/sync/dtensor.hpp>
 
 namespace troika {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <troika/device/rotary_table.hpp>
 #include <troika/layers/block.hpp>
 #include <troika/layers/embedding.hpp>
 #include <troika/models/files/config.hpp>
@@ -34,6 +35,10 @@ class Decoder {
       : config_(config), options_(options), split_(ModelSplit::make(config, pipeline.shares())), rank_(pipeline.rank()) {
     if (!config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
+    }
+    if (config.hidden_act != Activation::silu) {
+      throw Error(Fault::unsupported, "a decoder with hidden_act " + std::string(to_string(config.hidden_act)) +
+                                          " is not built; decoders have silu");
     }
     const std::int64_t most = config.max_position_embeddings;
     if (options_.context == 0) options_.context = std::min<std::int64_t>(most, 4096);
@@ -76,7 +81,7 @@ class Decoder {
     cache.check_room(tokens);
     const auto x = pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens}));
 
-    auto hidden = options_.sequence_parallel && tokens >= pipeline.world_size()
+    auto hidden = options_.sequence_parallel && tokens > 1 && tokens >= pipeline.world_size()
                       ? pipeline.run(run_blocks<Shard<0>>(pipeline, x, cache), to<Replicate>)
                       : run_blocks<Replicate>(pipeline, x, cache);
     cache.advance(tokens);

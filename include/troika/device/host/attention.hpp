@@ -12,7 +12,7 @@
 
 #include <troika/core/partition.hpp>
 #include <troika/core/shape.hpp>
-#include <troika/device/host/attention_mask.hpp>
+#include <troika/device/attention_mask.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/gemv.hpp>

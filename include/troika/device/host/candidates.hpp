@@ -10,28 +10,12 @@
 #include <string>
 
 #include <troika/core/error.hpp>
+#include <troika/device/candidate.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/kernels.hpp>
 
-// What a sampler needs to know of one shard of the vocabulary, so that the logits need not be gathered.
 namespace troika {
-
-struct Candidate {
-  float logit = 0;
-  std::int32_t id = 0;
-};
-
-// The order in which tokens are preferred: higher logit, then lower id. The same on all ranks.
-constexpr bool better(const Candidate& a, const Candidate& b) {
-  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-}
-
-// Of a shard: its largest logit, and the sum of exp(logit - max). An empty shard has -infinity and 0.
-struct LogitStatistics {
-  float max = -std::numeric_limits<float>::infinity();
-  double sum = 0;
-};
 
 // Writes the out.size() best of `logits`, best first, and returns how many there are (fewer where the shard is smaller).
 // The logit at i belongs to token first_id + i. A NaN is an error: there is no best of it.

@@ -3,7 +3,6 @@
 
 // Everything that CPU cores can do.
 #include <troika/device/host/attention.hpp>
-#include <troika/device/host/attention_mask.hpp>
 #include <troika/device/host/candidates.hpp>
 #include <troika/device/host/checksum.hpp>
 #include <troika/device/host/cpu_features.hpp>
