@@ -46,6 +46,25 @@ TEST_CASE("a freed block serves the next tensor of its size") {
   REQUIRE(pool->reserved() == reserved);
 }
 
+TEST_CASE("an exact block has the slack of a cache line at most, and is not kept") {
+  for (const std::size_t wanted : {std::size_t{0}, std::size_t{1}, std::size_t{65}, std::size_t{5000}, std::size_t{70'000'000}}) {
+    auto pool = std::make_shared<HostPool>();
+    {
+      auto buffer = pool->allocate_exact(wanted);
+      CAPTURE(wanted);
+      REQUIRE(pool->reserved() >= wanted);
+      REQUIRE(pool->reserved() <= wanted + HostPool::alignment);
+      REQUIRE(reinterpret_cast<std::uintptr_t>(buffer.data()) % HostPool::alignment == 0);
+      buffer.data()[wanted > 0 ? wanted - 1 : 0] = std::byte{1};
+    }
+    REQUIRE(pool->reserved() <= 128);  // a size that is also one of kept blocks may stay
+  }
+  auto limited = std::make_shared<HostPool>(std::size_t{4096});
+  auto most = limited->allocate_exact(4000);
+  REQUIRE_THROWS_AS(limited->allocate_exact(200), Error);
+  REQUIRE_THROWS_AS(limited->allocate_exact(SIZE_MAX), Error);
+}
+
 TEST_CASE("blocks above the largest kept size go back to the system") {
   auto pool = std::make_shared<HostPool>();
   { auto buffer = pool->allocate(HostPool::largest_kept + 1); REQUIRE(pool->reserved() > HostPool::largest_kept); }

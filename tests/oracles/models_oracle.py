@@ -139,18 +139,18 @@ class Table:
     def __init__(self):
         self.failed = 0
         self.first = "largest difference / largest value"
-        print(f"{self.first:38}" + "".join(f"{world:>11}" for world in WORLDS) + "   tokens")
+        print(f"{self.first:46}" + "".join(f"{world:>11}" for world in WORLDS) + "   tokens")
 
     def add(self, name, result):
         wrong = sum(tokens for _, tokens in result.values())
         cells = "".join(f"{result[world][0]:11.1e}" if world in result else f"{'':11}" for world in WORLDS)
         bad = wrong > 0 or any(not worst <= LIMIT for worst, _ in result.values())
         self.failed += bad
-        print(f"{name:38}{cells}   {'same' if not wrong else f'{wrong} differ'}{'   FAIL' if bad else ''}", flush=True)
+        print(f"{name:46}{cells}   {'same' if not wrong else f'{wrong} differ'}{'   FAIL' if bad else ''}", flush=True)
 
     def add_failure(self, name, error):
         self.failed += 1
-        print(f"{name:38}  FAIL: {error}", flush=True)
+        print(f"{name:46}  FAIL: {error}", flush=True)
 
 
 def random_prompts(vocab):

@@ -18,7 +18,7 @@ class Weight {
  public:
   Weight() = default;
   Weight(D& device, DType dtype, Shape shape)
-      : buffer_(device.allocate(static_cast<std::size_t>(shape.count()) * size_of(dtype))), shape_(shape), dtype_(dtype) {}
+      : buffer_(allocate(device, static_cast<std::size_t>(shape.count()) * size_of(dtype))), shape_(shape), dtype_(dtype) {}
 
   const Shape& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
@@ -40,6 +40,12 @@ class Weight {
   }
 
  private:
+  // Weights are most of what a device holds, and they stay: a device that rounds sizes up should not do so here.
+  static typename D::Buffer allocate(D& device, std::size_t bytes) {
+    if constexpr (requires { device.allocate_exact(bytes); }) return device.allocate_exact(bytes);
+    else return device.allocate(bytes);
+  }
+
   typename D::Buffer buffer_;
   Shape shape_;
   DType dtype_ = DType::f32;

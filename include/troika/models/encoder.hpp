@@ -27,6 +27,9 @@ class Encoder {
     if (config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
     }
+    if (config.hidden_act == Activation::silu) {
+      throw Error(Fault::unsupported, "an encoder with hidden_act silu is not built; encoders have gelu or gelu_tanh");
+    }
     Loader<Pipeline> load(pipeline, weights, std::move(progress));
     const auto hidden = config.hidden_size;
     const std::string root = weights.contains("bert.embeddings.word_embeddings.weight") ? "bert." : "";
@@ -110,6 +113,7 @@ class Encoder {
         load.column(name + ".intermediate.dense", split_.intermediate, hidden, true),
         load.row(name + ".output.dense", hidden, split_.intermediate, true),
         load_norm(load, name + ".output.LayerNorm"),
+        config_.hidden_act == Activation::gelu_tanh,
     };
   }
 

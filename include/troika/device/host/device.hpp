@@ -34,6 +34,7 @@ class HostDevice {
   const std::string& name() const { return name_; }
   const HostOptions& options() const { return options_; }
   Buffer allocate(std::size_t bytes) { return pool_->allocate(bytes); }
+  Buffer allocate_exact(std::size_t bytes) { return pool_->allocate_exact(bytes); }
   std::size_t memory_reserved() const { return pool_->reserved(); }
   // The threads of this device. One caller at a time: the rank that owns the device.
   Team& team() { return *team_; }

@@ -56,25 +56,19 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
 
   Buffer allocate(std::size_t wanted) {
     const std::size_t bytes = block_size(wanted);
-    std::byte* data = nullptr;
-    if (bytes <= largest_kept) {
+    if (is_kept(bytes)) {
       Lock lock(busy_);
       if (auto& free = free_[slot(bytes)]; !free.empty()) {
-        data = free.back();
+        auto* data = free.back();
         free.pop_back();
+        return {shared_from_this(), data, bytes};
       }
     }
-    if (!data) {
-      const std::size_t before = reserved_.fetch_add(bytes, std::memory_order_relaxed);
-      if (bytes > limit_ || before > limit_ - bytes ||
-          !(data = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes)))) {
-        reserved_.fetch_sub(bytes, std::memory_order_relaxed);
-        throw Error(Fault::out_of_memory, "no " + std::to_string(wanted) + " bytes left on this host device, which holds " +
-                                              std::to_string(before) + " bytes");
-      }
-    }
-    return {shared_from_this(), data, bytes};
+    return take(wanted, bytes);
   }
+
+  // Without slack, but for the last cache line: for what stays, as weights do. It goes back to the system.
+  Buffer allocate_exact(std::size_t wanted) { return take(wanted, whole_lines(wanted)); }
 
   // Bytes taken from the system, in use or kept.
   std::size_t reserved() const { return reserved_.load(std::memory_order_relaxed); }
@@ -86,22 +80,37 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
     std::atomic_flag& flag;
   };
 
-  static std::size_t block_size(std::size_t wanted) {
-    if (wanted > largest_kept) {
-      expects(wanted < SIZE_MAX - alignment, "a tensor of this size cannot be addressed");
-      return (wanted + alignment - 1) / alignment * alignment;
+  Buffer take(std::size_t wanted, std::size_t bytes) {
+    const std::size_t before = reserved_.fetch_add(bytes, std::memory_order_relaxed);
+    std::byte* data = nullptr;
+    if (bytes > limit_ || before > limit_ - bytes ||
+        !(data = static_cast<std::byte*>(std::aligned_alloc(alignment, bytes)))) {
+      reserved_.fetch_sub(bytes, std::memory_order_relaxed);
+      throw Error(Fault::out_of_memory, "no " + std::to_string(wanted) + " bytes left on this host device, which holds " +
+                                            std::to_string(before) + " bytes");
     }
+    return {shared_from_this(), data, bytes};
+  }
+
+  static std::size_t whole_lines(std::size_t wanted) {
+    expects(wanted < SIZE_MAX - alignment, "a tensor of this size cannot be addressed");
+    return wanted == 0 ? alignment : (wanted + alignment - 1) / alignment * alignment;
+  }
+  static std::size_t block_size(std::size_t wanted) {
+    if (wanted > largest_kept) return whole_lines(wanted);
     const std::size_t power = std::bit_ceil(wanted < alignment ? alignment : wanted);
     const std::size_t three_quarters = power / 4 * 3;
     return wanted <= three_quarters && three_quarters % alignment == 0 ? three_quarters : power;
   }
+  // Blocks of other sizes, from allocate_exact, would wait for a tensor that never comes.
+  static bool is_kept(std::size_t bytes) { return bytes <= largest_kept && bytes == block_size(bytes); }
   static std::size_t slot(std::size_t bytes) {
     const auto log = static_cast<std::size_t>(std::bit_width(bytes - 1));
     return 2 * log + (std::has_single_bit(bytes) ? 1 : 0);
   }
 
   void give_back(std::byte* data, std::size_t bytes) noexcept {
-    if (bytes <= largest_kept) {
+    if (is_kept(bytes)) {
       Lock lock(busy_);
       if (auto& free = free_[slot(bytes)]; free.size() < free.capacity()) {
         free.push_back(data);
