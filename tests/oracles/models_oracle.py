@@ -89,10 +89,10 @@ def greedy(model, prompt, count):
     return ids[len(prompt):], first
 
 
-def expected(model, prompts):
+def expected(model, prompts, count=GREEDY):
     with torch.no_grad():
         if model.config.model_type != "bert":
-            answers = [greedy(model, prompt, GREEDY) for prompt in prompts]
+            answers = [greedy(model, prompt, count) for prompt in prompts]
             return {("logits", i): logits for i, (_, logits) in enumerate(answers)} | {
                 ("tokens", i): tokens for i, (tokens, _) in enumerate(answers)}
         hidden = [model(torch.tensor([prompt])).last_hidden_state[0] for prompt in prompts]
@@ -100,10 +100,10 @@ def expected(model, prompts):
             ("embedding", i): state.mean(0) for i, state in enumerate(hidden)}
 
 
-def run(tool, folder, prompts, worlds, *options):
+def run(tool, folder, prompts, worlds, *options, count=GREEDY):
     """What tool_forward prints, as {world: {(what, prompt): values}}."""
     lines = "".join(" ".join(map(str, prompt)) + "\n" for prompt in prompts)
-    done = subprocess.run([tool, folder, "--worlds", ",".join(worlds), "--greedy", str(GREEDY), *options], input=lines,
+    done = subprocess.run([tool, folder, "--worlds", ",".join(worlds), "--greedy", str(count), *options], input=lines,
                           capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
         raise RuntimeError(f"{tool} ended with {done.returncode}: {done.stderr.strip()}")
@@ -168,14 +168,15 @@ def trained_model(tool, folder, table):
     begin = model.config.bos_token_id
     prompts = [tokenizer.encode(prompt, add_special_tokens=False).ids for _, prompt, _ in cases]
     prompts = [ids if ids[:1] == [begin] else [begin] + ids for ids in prompts]
-    want = expected(model, prompts)
+    count = 32  # the longest answers have some 25 tokens
+    want = expected(model, prompts, count)
 
     def cut(answers):  # what comes after the end of the text does not matter
         return {key: values[: values.index(end) + 1] if key[0] == "tokens" and end in values else values
                 for key, values in answers.items()}
 
     want = cut(want)
-    answers = {world: cut(got) for world, got in run(tool, folder, prompts, WORLDS).items()}
+    answers = {world: cut(got) for world, got in run(tool, folder, prompts, WORLDS, count=count).items()}
     table.add("examples/model", compare(answers, want))
     texts = [tokenizer.decode(want["tokens", i]).strip() for i in range(len(cases))]
     right = sum(text == answer.strip() for text, (_, _, answer) in zip(texts, cases))
