@@ -89,8 +89,8 @@ TEST_CASE("A user's own allocation decides on shares and on tasks") {
 TEST_CASE("Shares that cannot be used are an error that says what would be valid") {
   const auto nan = std::numeric_limits<double>::quiet_NaN();
   const auto infinite = std::numeric_limits<double>::infinity();
-  for (const auto& answer : std::vector<std::vector<double>>{
-           {}, {1}, {1, 1, 1}, {0, 0}, {-1, 2}, {nan, 1}, {infinite, 1}, {1e308, 1e308}}) {
+  for (const auto& answer :
+       std::vector<std::vector<double>>{{}, {1}, {1, 1, 1}, {0, 0}, {-1, 2}, {nan, 1}, {infinite, 1}, {1e308, 1e308}}) {
     CHECK_THROWS_AS((TaskScheduler{host_devices(2), Scripted{answer}}), Error);
   }
   CHECK_THROWS_WITH((TaskScheduler{host_devices(2), Scripted{{1, 1, 1}}}),

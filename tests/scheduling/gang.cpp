@@ -69,7 +69,9 @@ TEST_CASE("Each rank stays on its own thread from run to run, with a new world e
 }
 
 TEST_CASE("The caller gets the exception of the rank that failed first, not the reports of its peers") {
-  struct Mine { int rank; };
+  struct Mine {
+    int rank;
+  };
   for (const int world : {1, 2, 3, 4, 5, 8}) {
     TaskScheduler scheduler{host_devices(world), StaticAllocation{}};
     for (int failing = 0; failing < world; ++failing) {
@@ -91,7 +93,8 @@ TEST_CASE("The caller gets the exception of the rank that failed first, not the 
       CHECK(caught == failing);
       CHECK(released == world - 1);
     }
-    CHECK(scheduler.run_on_every_device([](auto& rank) { return rank.rank(); }).size() == static_cast<std::size_t>(world));
+    CHECK(scheduler.run_on_every_device([](auto& rank) { return rank.rank(); }).size() ==
+          static_cast<std::size_t>(world));
   }
 }
 
@@ -128,10 +131,12 @@ TEST_CASE("If several ranks fail by themselves the first in time wins; reports c
     if (rank.rank() == 0) throw Error(Fault::peer_failed, "rank 1 hung up", {1});
     while (!rank.world().failed()) std::this_thread::yield();
     if (rank.rank() == 1) throw std::bad_alloc();
-  }), std::bad_alloc);
+  }),
+                  std::bad_alloc);
   CHECK_THROWS_AS(scheduler.run_on_every_device([&](auto& rank) {
     if (rank.rank() == 0) throw Error(Fault::peer_failed, "the other machine is gone");
-  }), Error);
+  }),
+                  Error);
 }
 
 TEST_CASE("Runs from several threads take turns and do not deadlock, tasks in between") {
@@ -175,7 +180,8 @@ TEST_CASE("A run inside a run, or inside a task, is an error and no deadlock") {
   }
   // Another scheduler is another matter.
   TaskScheduler other{host_devices(2), StaticAllocation{}};
-  CHECK(scheduler.submit([&] { return other.run_on_every_device([](auto& rank) { return rank.rank(); }).size(); }).get() == 2);
+  CHECK(scheduler.submit([&] { return other.run_on_every_device([](auto& rank) { return rank.rank(); }).size(); })
+            .get() == 2);
 }
 
 TEST_CASE("A rank computes while a task on its communication lane runs, and may wait for it") {
@@ -183,8 +189,12 @@ TEST_CASE("A rank computes while a task on its communication lane runs, and may 
     TaskScheduler scheduler{host_devices(world), StaticAllocation{}};
     const auto sums = scheduler.run_on_every_device([&](auto& rank) {
       std::atomic<bool> computed{false};
-      auto sent = scheduler.submit([&] { computed.wait(false); return 10; },
-                                   {.lane = Lane::communication, .device = rank.rank()});
+      auto sent = scheduler.submit(
+          [&] {
+            computed.wait(false);
+            return 10;
+          },
+          {.lane = Lane::communication, .device = rank.rank()});
       computed = true;  // would never be reached if the lanes were one thread
       computed.notify_all();
       return sent.get() + rank.rank();

@@ -22,7 +22,9 @@ using namespace troika;
 
 namespace {
 
-struct Broken { int task; };  // which task failed
+struct Broken {
+  int task;
+};  // which task failed
 
 struct Plan {
   std::vector<int> after;
@@ -40,12 +42,14 @@ std::vector<Plan> random_graph(std::uint64_t seed, int devices, int tasks) {
   for (int i = 0; i < tasks; ++i) {
     auto& plan = plans[static_cast<std::size_t>(i)];
     const auto dependencies = i == 0 ? 0 : random() % 10 == 0 ? random() % 20 : random() % 3;
-    for (std::uint64_t d = 0; d < dependencies; ++d) plan.after.push_back(static_cast<int>(random() % static_cast<std::uint64_t>(i)));
+    for (std::uint64_t d = 0; d < dependencies; ++d)
+      plan.after.push_back(static_cast<int>(random() % static_cast<std::uint64_t>(i)));
     if (random() % 4 == 0) plan.lane = Lane::communication;
     plan.retry = random() % 12 != 0;
     if (random() % 12 == 0) plan.forced = static_cast<int>(random() % static_cast<std::uint64_t>(devices));
     const bool poison = random() % 40 == 0;
-    for (const double probability : flaky) plan.fails.push_back(poison || static_cast<double>(random() % 1000) / 1000 < probability);
+    for (const double probability : flaky)
+      plan.fails.push_back(poison || static_cast<double>(random() % 1000) / 1000 < probability);
   }
   return plans;
 }
@@ -67,14 +71,19 @@ std::string run_graph(Scheduler& scheduler, const std::vector<Plan>& plans, std:
     }
     tasks.push_back(scheduler.submit(
         [i, &plan, &disorder, token, inputs](HostDevice& device) {
-          for (const auto& input : inputs) if (!input.done()) ++disorder;
+          for (const auto& input : inputs)
+            if (!input.done()) ++disorder;
           if (plan.fails[static_cast<std::size_t>(device.index())]) throw Broken{static_cast<int>(i)};
           std::uint64_t value = i + 1;
           for (const auto& input : inputs) value = value * 31 + input.get();
           return value;
         },
-        {.name = "t", .lane = plan.lane, .work = static_cast<double>(i % 3), .after = std::move(after),
-         .device = plan.forced, .retry = plan.retry}));
+        {.name = "t",
+         .lane = plan.lane,
+         .work = static_cast<double>(i % 3),
+         .after = std::move(after),
+         .device = plan.forced,
+         .retry = plan.retry}));
     if (random() % 64 == 0) std::this_thread::yield();
   }
   std::vector<std::uint64_t> values(plans.size());
@@ -137,7 +146,8 @@ std::string stress(std::uint64_t seed, A allocation) {
   other.join();
   if (ranks != devices) return "ranks are missing";
   for (const auto& load : scheduler.loads())
-    if (load.queued != 0 || load.queued_unstated != 0 || load.queued_work != 0) return "a device counts tasks that are done";
+    if (load.queued != 0 || load.queued_unstated != 0 || load.queued_work != 0)
+      return "a device counts tasks that are done";
   return answer.empty() ? their_answer : answer;
 }
 

@@ -43,7 +43,9 @@ TEST_CASE("Callables and results that only move are welcome") {
   CHECK(*task.get() == 8);
   const std::unique_ptr<int> mine = std::move(task).get();
   CHECK(*mine == 8);
-  struct Big { double values[500]; };
+  struct Big {
+    double values[500];
+  };
   CHECK(scheduler.submit([big = Big{{1, 2, 3}}] { return big; }).get().values[2] == 3);
 }
 
@@ -63,7 +65,10 @@ TEST_CASE("What a callable captured is gone when the task is done, and the resul
 TEST_CASE("A task starts when everything that it comes after is done") {
   TaskScheduler scheduler{host_devices(3), RoundRobin{}};
   std::atomic<bool> open{false};
-  auto gate = scheduler.submit([&] { open.wait(false); return 1; });
+  auto gate = scheduler.submit([&] {
+    open.wait(false);
+    return 1;
+  });
   auto quick = scheduler.submit([] { return 2; });
   auto sum = scheduler.submit([gate, quick] { return gate.get() + quick.get(); }, {.after = {gate, quick}});
   auto last = scheduler.submit([sum] { return sum.get() * 10; }, {.after = {sum, sum, sum}});
@@ -81,13 +86,19 @@ TEST_CASE("A task starts when everything that it comes after is done") {
 
 TEST_CASE("Dependents of a failed task get its exception without running") {
   TaskScheduler scheduler{host_devices(2), RoundRobin{}, quiet()};
-  struct Mine { int value; };
+  struct Mine {
+    int value;
+  };
   std::atomic<int> ran{0};
   auto bad = scheduler.submit([] { throw Mine{5}; });
   auto child = scheduler.submit([&] { ++ran; }, {.after = {bad}});
   auto grandchild = scheduler.submit([&] { return ++ran; }, {.after = {child}});
   const auto value_of = [](auto& task) {
-    try { task.get(); } catch (const Mine& mine) { return mine.value; }
+    try {
+      task.get();
+    } catch (const Mine& mine) {
+      return mine.value;
+    }
     return 0;
   };
   CHECK(value_of(grandchild) == 5);
@@ -107,17 +118,23 @@ TEST_CASE("Wide and long graphs work") {
     for (int i = 0; i < 2000; ++i) all.push_back(scheduler.submit([&] { ++before; }));
     auto join = scheduler.submit([&] { return before.load(); }, {.after = all});
     std::vector<Task<int>> fan;
-    for (int i = 0; i < 2000; ++i) fan.push_back(scheduler.submit([join, i] { return join.get() + i; }, {.after = {join}}));
+    for (int i = 0; i < 2000; ++i)
+      fan.push_back(scheduler.submit([join, i] { return join.get() + i; }, {.after = {join}}));
     long sum = 0;
     for (auto& task : fan) sum += task.get();
     CHECK(sum == 2000L * 2000 + 1999L * 1000);
 
     // A chain as long as a stack is not; first one that succeeds, then one that fails.
     for (const bool fails : {false, true}) {
-      auto last = scheduler.submit([fails] { if (fails) throw 1; return 0; });
+      auto last = scheduler.submit([fails] {
+        if (fails) throw 1;
+        return 0;
+      });
       for (int i = 0; i < 30'000; ++i) last = scheduler.submit([last] { return last.get() + 1; }, {.after = {last}});
-      if (fails) CHECK_THROWS_AS(last.get(), int);
-      else CHECK(last.get() == 30'000);
+      if (fails)
+        CHECK_THROWS_AS(last.get(), int);
+      else
+        CHECK(last.get() == 30'000);
     }
   }
 }
@@ -140,13 +157,19 @@ TEST_CASE("Handles can be dropped, and outlive their scheduler") {
 TEST_CASE("Waiting where it could last for ever is refused") {
   TaskScheduler scheduler{host_devices(2), RoundRobin{}, quiet()};
   for (const auto lane : {Lane::compute, Lane::communication}) {
-    auto outer = scheduler.submit([&] {
-      auto inner = scheduler.submit([] {}, {.name = "inner"});
-      auto same = scheduler.submit([] {}, {.name = "same lane", .lane = lane, .after = {inner}});
-      for (int i = 0; i < 3; ++i) same.get();
-    }, {.lane = lane, .retry = false});
+    auto outer = scheduler.submit(
+        [&] {
+          auto inner = scheduler.submit([] {}, {.name = "inner"});
+          auto same = scheduler.submit([] {}, {.name = "same lane", .lane = lane, .after = {inner}});
+          for (int i = 0; i < 3; ++i) same.get();
+        },
+        {.lane = lane, .retry = false});
     // It is done at once sometimes; when not, this is what must come.
-    try { outer.get(); } catch (const Error& error) { CHECK_THAT(error.what(), ContainsSubstring("name it in `after`")); }
+    try {
+      outer.get();
+    } catch (const Error& error) {
+      CHECK_THAT(error.what(), ContainsSubstring("name it in `after`"));
+    }
   }
   std::atomic<bool> open{false};
   auto gate = scheduler.submit([&] { open.wait(false); }, {.device = 0});
@@ -185,7 +208,8 @@ TEST_CASE("Many threads submit, wait and share handles") {
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, shared] {
       std::vector<Task<int>> mine;
-      for (int i = 0; i < 500; ++i) mine.push_back(scheduler.submit([shared, i] { return shared.get() + i; }, {.after = {shared}}));
+      for (int i = 0; i < 500; ++i)
+        mine.push_back(scheduler.submit([shared, i] { return shared.get() + i; }, {.after = {shared}}));
       for (auto& task : mine) sum += task.get();
     });
   }

@@ -30,7 +30,11 @@ TEST_CASE("A ring keeps the latest records and no more") {
 
 TEST_CASE("Each try of each task is recorded: device, lane, attempt, waiting, running, outcome") {
   TaskScheduler scheduler{host_devices(2), RoundRobin{}, {.log = Log::silent()}};
-  auto failing = scheduler.submit([](HostDevice& device) { if (device.index() == 0) throw 1; }, {.name = "first"});
+  auto failing = scheduler.submit(
+      [](HostDevice& device) {
+        if (device.index() == 0) throw 1;
+      },
+      {.name = "first"});
   failing.get();
   auto broken = scheduler.submit([] { throw 2; }, {.name = "broken", .lane = Lane::communication, .retry = false});
   auto skipped = scheduler.submit([] {}, {.name = "skipped", .after = {failing, broken}});

@@ -71,7 +71,11 @@ TEST_CASE("The caller gets the first exception when no device is left, and no de
       std::atomic<int> tries{0};
       auto task = scheduler.submit([&] { throw ++tries; });
       int caught = 0;
-      try { task.get(); } catch (int value) { caught = value; }
+      try {
+        task.get();
+      } catch (int value) {
+        caught = value;
+      }
       CHECK(caught == 1);
       CHECK(tries == world);
     }
@@ -83,8 +87,24 @@ TEST_CASE("A task without retry, or forced on a device, is tried once") {
   Bench bench;
   TaskScheduler scheduler{host_devices(3), RoundRobin{}, bench.options()};
   std::atomic<int> tries{0};
-  CHECK_THROWS_AS(scheduler.submit([&] { ++tries; throw 1; }, {.retry = false}).get(), int);
-  CHECK_THROWS_AS(scheduler.submit([&] { ++tries; throw 1; }, {.device = 2}).get(), int);
+  CHECK_THROWS_AS(scheduler
+                      .submit(
+                          [&] {
+                            ++tries;
+                            throw 1;
+                          },
+                          {.retry = false})
+                      .get(),
+                  int);
+  CHECK_THROWS_AS(scheduler
+                      .submit(
+                          [&] {
+                            ++tries;
+                            throw 1;
+                          },
+                          {.device = 2})
+                      .get(),
+                  int);
   CHECK(tries == 2);
 }
 
@@ -93,10 +113,12 @@ TEST_CASE("A device that fails repeatedly is quarantined, tried again later, and
   TaskScheduler scheduler{host_devices(2), RoundRobin{}, bench.options()};
   std::atomic<bool> broken{true};
   const auto run = [&] {
-    return scheduler.submit([&](HostDevice& device) {
-      if (device.index() == 0 && broken) throw std::runtime_error("broken");
-      return device.index();
-    }).device();
+    return scheduler
+        .submit([&](HostDevice& device) {
+          if (device.index() == 0 && broken) throw std::runtime_error("broken");
+          return device.index();
+        })
+        .device();
   };
   const auto failures = [&] { return scheduler.loads()[0].failed; };
   while (scheduler.loads()[0].healthy) CHECK(run() == 1);
@@ -129,7 +151,9 @@ TEST_CASE("Only one task probes a device in quarantine, the others go elsewhere"
   CHECK_FALSE(scheduler.loads()[0].healthy);
   bench.now_ms = 100;
   std::atomic<bool> open{false};
-  auto probe = scheduler.submit([&](HostDevice& device) { if (device.index() == 0) open.wait(false); });
+  auto probe = scheduler.submit([&](HostDevice& device) {
+    if (device.index() == 0) open.wait(false);
+  });
   for (int i = 0; i < 5; ++i) CHECK(scheduler.submit([] {}).device() == 1);
   open = true;
   open.notify_all();
@@ -166,18 +190,20 @@ TEST_CASE("A scheduler that is destroyed finishes what runs and cancels the rest
     std::vector<Task<int>> running;
     std::vector<AnyTask> waiting;
     for (int i = 0; i < world; ++i) {
-      running.push_back(scheduler.submit([&] {
+      const auto occupy = [&, i] {
         ++started;
         // Until a task is refused at once, which is how one sees that the scheduler is going.
         for (;; std::this_thread::sleep_for(milliseconds(1))) {
-          auto refused = scheduler.submit([&] { ++ran; }, {.name = "late"});
+          auto refused = scheduler.submit([&] { ++ran; }, {.name = "late", .device = i});
           if (refused.done()) return 1;
         }
-      }));
+      };
+      running.push_back(scheduler.submit(occupy, {.device = i}));
     }
     while (started < world) std::this_thread::yield();
     for (int i = 0; i < 20; ++i) waiting.push_back(scheduler.submit([&] { ++ran; }));
-    for (int i = 0; i < 20; ++i) waiting.push_back(scheduler.submit([&] { ++ran; }, {.after = {running[0], waiting.back()}}));
+    for (int i = 0; i < 20; ++i)
+      waiting.push_back(scheduler.submit([&] { ++ran; }, {.after = {running[0], waiting.back()}}));
     std::thread watcher([last = waiting.back()] { last.wait(); });  // must not hang
     owner.reset();
     watcher.join();
@@ -192,9 +218,10 @@ TEST_CASE("A scheduler that is destroyed finishes what runs and cancels the rest
 
 TEST_CASE("Schedulers come and go, idle, busy and with a rank that threw") {
   for (int i = 0; i < 60; ++i) {
-    TaskScheduler scheduler{host_devices(1 + i % 5), RandomAllocation{static_cast<std::uint64_t>(i)},
-                            {.log = Log::silent()}};
-    if (i % 3 == 1) for (int k = 0; k < 50; ++k) scheduler.submit([] {});
+    TaskScheduler scheduler{
+        host_devices(1 + i % 5), RandomAllocation{static_cast<std::uint64_t>(i)}, {.log = Log::silent()}};
+    if (i % 3 == 1)
+      for (int k = 0; k < 50; ++k) scheduler.submit([] {});
     if (i % 3 == 2) CHECK_THROWS_AS(scheduler.run_on_every_device([](auto&) { throw 1; }), int);
   }
   SUCCEED();

@@ -23,8 +23,8 @@ constexpr std::string_view to_string(LogLevel level) {
   return "unknown level";
 }
 
-// Where the library tells what it did on its own, such as trying a task again elsewhere. A handle: copies share the sink.
-// Thread-safe: the sink is called by one thread at a time.
+// Where the library tells what it did on its own, such as trying a task again elsewhere. A handle: copies share the
+// sink. Thread-safe: the sink is called by one thread at a time.
 class Log {
  public:
   using Sink = std::function<void(LogLevel, std::string_view)>;
@@ -33,7 +33,8 @@ class Log {
   Log() : Log(print, LogLevel::warning) {}
   // Messages below `least` are dropped. An empty sink drops all. What a sink throws is dropped too: telling about a
   // failure must not become one. The sink must not write to this log.
-  explicit Log(Sink sink, LogLevel least = LogLevel::debug) : shared_(std::make_shared<Shared>(std::move(sink), least)) {}
+  explicit Log(Sink sink, LogLevel least = LogLevel::debug)
+      : shared_(std::make_shared<Shared>(std::move(sink), least)) {}
 
   static Log silent() { return Log(Sink{}); }
 
@@ -42,7 +43,8 @@ class Log {
     try {
       std::lock_guard lock(shared_->mutex);
       shared_->sink(level, text);
-    } catch (...) {}
+    } catch (...) {
+    }
   }
 
  private:

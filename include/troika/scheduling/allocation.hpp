@@ -17,15 +17,15 @@ namespace troika {
 // What an allocation may know of one device. "Work" is in whatever unit the program states it, the same everywhere.
 struct DeviceLoad {
   int device = 0;
-  double speed = 0;             // measured work per second; 0: not measured yet
-  double task_seconds = 0;      // mean time of a task that stated no work; 0: not measured yet
-  int queued = 0;               // tasks that wait or run there
-  int queued_unstated = 0;      // those of them that stated no work
-  double queued_work = 0;       // the work of the others
-  double task_work = 0;         // of the task to be placed, the same in every candidate; 0: not stated
+  double speed = 0;                    // measured work per second; 0: not measured yet
+  double task_seconds = 0;             // mean time of a task that stated no work; 0: not measured yet
+  int queued = 0;                      // tasks that wait or run there
+  int queued_unstated = 0;             // those of them that stated no work
+  double queued_work = 0;              // the work of the others
+  double task_work = 0;                // of the task to be placed, the same in every candidate; 0: not stated
   std::size_t free_memory = SIZE_MAX;  // bytes; SIZE_MAX: unknown or without limit
-  bool healthy = true;          // false: in quarantine
-  std::uint64_t succeeded = 0;  // tasks, over the life of the scheduler
+  bool healthy = true;                 // false: in quarantine
+  std::uint64_t succeeded = 0;         // tasks, over the life of the scheduler
   std::uint64_t failed = 0;
   double busy_seconds = 0;
 };
@@ -42,10 +42,10 @@ concept Allocation = std::move_constructible<A> && requires(A& allocation, std::
 
 // An allocation that states sizes itself. `shares` is what it answered before, so that all ranks of a run split alike.
 template <class A>
-concept PartitioningAllocation =
-    Allocation<A> && requires(const A& allocation, std::int64_t extent, std::int64_t align, std::span<const double> shares) {
-      { allocation.partition(extent, align, shares) } -> std::same_as<Partition>;
-    };
+concept PartitioningAllocation = Allocation<A> &&
+    requires(const A& allocation, std::int64_t extent, std::int64_t align, std::span<const double> shares) {
+  { allocation.partition(extent, align, shares) } -> std::same_as<Partition>;
+};
 
 // Throws unless there is one usable weight for each device.
 inline void check_shares(std::span<const double> shares, std::size_t devices) {

@@ -27,7 +27,9 @@ namespace troika::detail {
 // Bytes that a device has left; SIZE_MAX if it cannot tell or has no limit.
 template <class D>
 std::size_t free_memory(const D& device) {
-  if constexpr (requires { { device.free_memory() } -> std::convertible_to<std::size_t>; }) {
+  if constexpr (requires {
+                  { device.free_memory() } -> std::convertible_to<std::size_t>;
+                }) {
     return device.free_memory();
   } else if constexpr (requires { device.options().memory_limit - device.memory_reserved(); }) {
     const std::size_t limit = device.options().memory_limit;
@@ -87,16 +89,20 @@ class DeviceBoard {
     ++node.attempt;
     auto& entry = entry_of(node);
     entry.queued.fetch_add(1, std::memory_order_relaxed);
-    if (node.work > 0) entry.queued_work.fetch_add(node.work, std::memory_order_relaxed);
-    else entry.queued_unstated.fetch_add(1, std::memory_order_relaxed);
+    if (node.work > 0)
+      entry.queued_work.fetch_add(node.work, std::memory_order_relaxed);
+    else
+      entry.queued_unstated.fetch_add(1, std::memory_order_relaxed);
     return true;
   }
 
   // The task is no longer on its device.
   void leave(const TaskNode& node) noexcept {
     auto& entry = entry_of(node);
-    if (node.work > 0) entry.queued_work.fetch_sub(node.work, std::memory_order_relaxed);
-    else entry.queued_unstated.fetch_sub(1, std::memory_order_relaxed);
+    if (node.work > 0)
+      entry.queued_work.fetch_sub(node.work, std::memory_order_relaxed);
+    else
+      entry.queued_unstated.fetch_sub(1, std::memory_order_relaxed);
     entry.queued.fetch_sub(1, std::memory_order_relaxed);
   }
 
@@ -107,8 +113,10 @@ class DeviceBoard {
     {
       std::lock_guard lock(entry.mutex);
       entry.count(entry.succeeded, seconds);
-      if (node.work > 0) entry.measure(entry.work_meter, entry.speed, node.work, seconds);
-      else entry.measure(entry.task_meter, entry.tasks_per_second, 1, seconds);
+      if (node.work > 0)
+        entry.measure(entry.work_meter, entry.speed, node.work, seconds);
+      else
+        entry.measure(entry.task_meter, entry.tasks_per_second, 1, seconds);
     }
     News news;
     if (node.failed_on.empty() && !entry.on_record.load(std::memory_order_relaxed)) return news;
@@ -124,8 +132,8 @@ class DeviceBoard {
     return news;
   }
 
-  // A try that threw. Its device is blamed at once if it was on probation, or if no other device gets a chance; else when
-  // another one succeeds, because a task that fails everywhere is at fault itself.
+  // A try that threw. Its device is blamed at once if it was on probation, or if no other device gets a chance; else
+  // when another one succeeds, because a task that fails everywhere is at fault itself.
   News failed(TaskNode& node, double seconds) {
     leave(node);
     auto& entry = entry_of(node);
@@ -136,8 +144,10 @@ class DeviceBoard {
     News news;
     std::lock_guard lock(mutex_);
     const bool blamed = node.probe || !node.retry || node.forced_device >= 0;
-    if (blamed) blame(node.device, node.probe, news);
-    else entry.health.noticed(clock_());
+    if (blamed)
+      blame(node.device, node.probe, news);
+    else
+      entry.health.noticed(clock_());
     node.failed_on.push_back({node.device, blamed});
     node.probe = false;
     return news;
@@ -228,8 +238,9 @@ class DeviceBoard {
     entry.on_record.store(true, std::memory_order_relaxed);
     if (!entry.health.failed(clock_(), probe, rules_)) return;
     if (was_healthy) ++in_quarantine_;
-    news.push_back("device " + std::to_string(device) + (was_healthy ? " goes into quarantine" : " stays in quarantine") +
-                   "; it is tried again in " + std::to_string(entry.health.back_off().count()) + " ms");
+    news.push_back("device " + std::to_string(device) +
+                   (was_healthy ? " goes into quarantine" : " stays in quarantine") + "; it is tried again in " +
+                   std::to_string(entry.health.back_off().count()) + " ms");
   }
 
   DeviceLoad load_of(std::size_t device) const {
@@ -242,7 +253,8 @@ class DeviceBoard {
     load.queued = entry.queued.load(std::memory_order_relaxed);
     load.queued_unstated = entry.queued_unstated.load(std::memory_order_relaxed);
     // A sum of many roundings: what is left of it in an empty queue is nothing.
-    if (load.queued > load.queued_unstated) load.queued_work = std::max(0.0, entry.queued_work.load(std::memory_order_relaxed));
+    if (load.queued > load.queued_unstated)
+      load.queued_work = std::max(0.0, entry.queued_work.load(std::memory_order_relaxed));
     load.free_memory = free_memory((*devices_)[device]);
     load.healthy = entry.health.healthy();
     load.succeeded = entry.succeeded.load(std::memory_order_relaxed);

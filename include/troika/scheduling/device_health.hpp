@@ -8,9 +8,9 @@ namespace troika {
 
 // When a device is no longer trusted with tasks, and for how long.
 struct QuarantineRules {
-  int failures = 2;                              // so many in a row put a device in quarantine
-  std::chrono::milliseconds first{1000};         // until it is tried again, with one task
-  std::chrono::milliseconds longest{60'000};     // each failed try doubles the time, up to this
+  int failures = 2;                           // so many in a row put a device in quarantine
+  std::chrono::milliseconds first{1000};      // until it is tried again, with one task
+  std::chrono::milliseconds longest{60'000};  // each failed try doubles the time, up to this
 };
 
 // What is known of the reliability of one device. Not thread-safe.

@@ -71,7 +71,7 @@ class DynamicAllocation {
   static double known_or(double measured, double otherwise) { return measured > 0 ? measured : otherwise; }
 
   // Of the devices that were measured; 1 if none was.
-  static double mean(std::span<const DeviceLoad> loads, double DeviceLoad::* value) {
+  static double mean(std::span<const DeviceLoad> loads, double DeviceLoad::*value) {
     double sum = 0;
     int known = 0;
     for (const auto& load : loads) {

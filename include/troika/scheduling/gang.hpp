@@ -41,7 +41,8 @@ class RankFailures {
       std::rethrow_exception(exception);
     } catch (const Error& error) {
       consequence = error.fault() == Fault::peer_failed;
-    } catch (...) {}
+    } catch (...) {
+    }
     {
       std::lock_guard lock(mutex_);
       auto& first = consequence ? consequence_ : cause_;

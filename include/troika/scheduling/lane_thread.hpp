@@ -57,7 +57,9 @@ class LaneThread {
   JobQueue& queue() { return queue_; }
 
  private:
-  struct Stop : Job { bool stopped = false; };
+  struct Stop : Job {
+    bool stopped = false;
+  };
 
   void work(Patience patience) noexcept {
     while (!stop_.stopped) {

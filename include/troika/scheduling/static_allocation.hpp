@@ -79,9 +79,9 @@ class StaticAllocation {
   }
 
  private:
-  std::vector<double> weights_;       // empty: even
-  std::vector<std::int64_t> sizes_;   // empty: not by hand
-  std::vector<double> credit_;        // by device: what it is owed of the tasks so far
+  std::vector<double> weights_;      // empty: even
+  std::vector<std::int64_t> sizes_;  // empty: not by hand
+  std::vector<double> credit_;       // by device: what it is owed of the tasks so far
 };
 
 static_assert(PartitioningAllocation<StaticAllocation>);

@@ -18,31 +18,37 @@ namespace detail {
 struct TaskAccess;
 }
 
-// A handle on a submitted task whatever it gives. Copies name the same task; it runs whether or not a handle is left, and
-// handles may outlive their scheduler. Thread-safe as a shared_ptr is.
+// A handle on a submitted task whatever it gives. Copies name the same task; it runs whether or not a handle is left,
+// and handles may outlive their scheduler. Thread-safe as a shared_ptr is.
 class AnyTask {
  public:
   AnyTask() = default;
-  AnyTask(const AnyTask& other) noexcept : node_(other.node_) { if (node_) node_->retain(); }
+  AnyTask(const AnyTask& other) noexcept : node_(other.node_) {
+    if (node_) node_->retain();
+  }
   AnyTask(AnyTask&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
   AnyTask& operator=(AnyTask other) noexcept {
     std::swap(node_, other.node_);
     return *this;
   }
-  ~AnyTask() { if (node_) node_->release(); }
+  ~AnyTask() {
+    if (node_) node_->release();
+  }
 
   bool valid() const noexcept { return node_ != nullptr; }
   bool done() const { return node().done(); }
 
   // Until the task is done, well or not. A lane that waits for itself would wait for ever, so this throws
-  // Fault::invalid_argument where that could be: on a communication lane, and on a compute lane for a compute task. A task
-  // needs no waiting inside: name what it needs in `after`.
+  // Fault::invalid_argument where that could be: on a communication lane, and on a compute lane for a compute task. What
+  // is left is a rank that waits for a communication task; that one must not come after a compute task that is not done.
+  // A task needs no waiting inside: name what it needs in `after`.
   void wait() const {
     auto& task = node();
     if (task.done()) return;
     const auto& here = detail::this_lane;
     expects(here.scheduler != task.home || (here.lane == Lane::compute && task.lane == Lane::communication), [&] {
-      return "waiting here for task '" + task.name + "' could last for ever: a lane does not wait for the tasks of its "
+      return "waiting here for task '" + task.name +
+             "' could last for ever: a lane does not wait for the tasks of its "
              "own scheduler, except compute for communication; name it in `after`";
     });
     task.wait();
@@ -107,12 +113,12 @@ class Task : public AnyTask {
 };
 
 struct TaskOptions {
-  std::string name = "task";      // in logs, records and traces
+  std::string name = "task";  // in logs, records and traces
   Lane lane = Lane::compute;
-  double work = 0;                // estimated cost, in the unit of TaskScheduler::report; 0: not stated
-  std::vector<AnyTask> after{};   // starts once all of these are done; gets the exception of one that fails
-  int device = -1;                // only there, however it goes; -1: wherever the allocation picks
-  bool retry = true;              // on another device when it throws. Such a callable may be called several times
+  double work = 0;               // estimated cost, in the unit of TaskScheduler::report; 0: not stated
+  std::vector<AnyTask> after{};  // starts once all of these are done; gets the exception of one that fails
+  int device = -1;               // only there, however it goes; -1: wherever the allocation picks
+  bool retry = true;             // on another device when it throws. Such a callable may be called several times
 };
 
 }  // namespace troika

@@ -59,7 +59,8 @@ class TaskNode : public Job {
   void wait() noexcept {
     if (Patience{spins}.until([this] { return done(); })) return;
     for (auto state = state_.value().load(std::memory_order_acquire); !(state & finished);) {
-      if ((state & awaited) || state_.value().compare_exchange_weak(state, state | awaited, std::memory_order_acquire)) {
+      if ((state & awaited) ||
+          state_.value().compare_exchange_weak(state, state | awaited, std::memory_order_acquire)) {
         state_.sleep(state | awaited);
         state = state_.value().load(std::memory_order_acquire);
       }
@@ -79,7 +80,8 @@ class TaskNode : public Job {
         return;
       }
       mine.next = head;
-    } while (!other.dependents_.compare_exchange_weak(head, &mine, std::memory_order_acq_rel, std::memory_order_acquire));
+    } while (
+        !other.dependents_.compare_exchange_weak(head, &mine, std::memory_order_acq_rel, std::memory_order_acquire));
   }
   void reserve_links(std::size_t count) {
     if (count > 1) links_ = std::make_unique<Link[]>(count);
@@ -90,8 +92,8 @@ class TaskNode : public Job {
     if (missing_.fetch_sub(1, std::memory_order_acq_rel) == 1 && !start()) settle(*this);
   }
 
-  // The task is done, well or with its failure. Starts the tasks that waited for it, and settles those that cannot start;
-  // a loop, because chains may be longer than a stack is deep.
+  // The task is done, well or with its failure. Starts the tasks that waited for it, and settles those that cannot
+  // start; a loop, because chains may be longer than a stack is deep.
   static void settle(TaskNode& first) noexcept {
     first.next = nullptr;
     for (Job* settled = &first; settled;) {
@@ -129,9 +131,12 @@ class TaskNode : public Job {
   int device = -1;
   int attempt = 0;
   bool probe = false;
-  struct Failed { int device; bool blamed; };
+  struct Failed {
+    int device;
+    bool blamed;
+  };
   std::vector<Failed> failed_on{};  // tries so far
-  std::exception_ptr failure{};  // of the first try; null again if a later one succeeds
+  std::exception_ptr failure{};     // of the first try; null again if a later one succeeds
   TaskOutcome outcome = TaskOutcome::succeeded;
 
  private:

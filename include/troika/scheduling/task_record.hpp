@@ -34,7 +34,7 @@ constexpr std::string_view to_string(TaskOutcome outcome) {
 struct TaskRecord {
   std::uint64_t id = 0;  // in the order of submission, from 1
   std::string name{};
-  int device = -1;       // -1: it never got one
+  int device = -1;  // -1: it never got one
   Lane lane = Lane::compute;
   int attempt = 1;
   double waited_seconds = 0;  // from submission to the start of this try
@@ -53,8 +53,10 @@ class RecordRing {
   void add(Fill&& fill) {
     if (capacity_ == 0) return;
     std::lock_guard lock(mutex_);
-    if (records_.size() < capacity_) records_.emplace_back();
-    else if (next_ == capacity_) next_ = 0;
+    if (records_.size() < capacity_)
+      records_.emplace_back();
+    else if (next_ == capacity_)
+      next_ = 0;
     fill(records_[next_]);
     ++next_;
   }

@@ -45,7 +45,7 @@ struct SchedulerOptions {
   Log log{};               // is told of failed tasks and of devices in quarantine
   QuarantineRules quarantine{};
   std::function<std::chrono::steady_clock::time_point()> clock{};  // that quarantine goes by; empty: the real one
-  double speed_memory = 0.7;            // how much of a measured speed stays with each new measurement, from 0 to below 1
+  double speed_memory = 0.7;  // how much of a measured speed stays with each new measurement, from 0 to below 1
   std::size_t records_per_lane = 1024;  // the latest ones are kept
 };
 
@@ -60,9 +60,11 @@ class TaskScheduler final : private detail::TaskHome {
   using Device = D;
 
   TaskScheduler(std::vector<D> devices, A allocation, SchedulerOptions options = {})
-      : devices_(checked(std::move(devices), options)), options_(std::move(options)),
+      : devices_(checked(std::move(devices), options)),
+        options_(std::move(options)),
         board_(devices_, std::move(allocation), options_.quarantine, options_.clock, options_.speed_memory),
-        gang_(device_count()), off_lane_records_(options_.records_per_lane) {
+        gang_(device_count()),
+        off_lane_records_(options_.records_per_lane) {
     (void)shares();  // a wrong number of weights should show here
     // With more devices than cores, who spins keeps the one from working that it waits for.
     const bool crowded = devices_.size() > std::max(1u, std::thread::hardware_concurrency());
@@ -90,10 +92,10 @@ class TaskScheduler final : private detail::TaskHome {
   A& allocation() { return board_.allocation(); }
   Trace* trace() const { return options_.trace; }  // null when nobody traces
 
-  // SPMD: fn(Rank<D>&) once for each device at the same time, on its compute lane; returns when all returned, with a vector
-  // of their results in rank order if there are any. One run at a time: callers queue up, behind tasks that are queued.
-  // If ranks throw, the caller gets the exception that came first, unchanged; the Errors by which others report the
-  // failure of a peer count only if there is nothing else. Devices in quarantine take part: a run needs all.
+  // SPMD: fn(Rank<D>&) once for each device at the same time, on its compute lane; returns when all returned, with a
+  // vector of their results in rank order if there are any. One run at a time: callers queue up, behind tasks that are
+  // queued. If ranks throw, the caller gets the exception that came first, unchanged; the Errors by which others report
+  // the failure of a peer count only if there is nothing else. Devices in quarantine take part: a run needs all.
   template <class F>
   auto run_on_every_device(F&& fn) {
     using R = std::decay_t<std::invoke_result_t<F&, Rank<D>&>>;
@@ -107,13 +109,16 @@ class TaskScheduler final : private detail::TaskHome {
     auto body = [&](int index) noexcept {
       try {
         Rank<D> rank(index, device(index), world, options_.trace);
-        if constexpr (std::is_void_v<R>) fn(rank);
-        else results[static_cast<std::size_t>(index)].emplace(fn(rank));
+        if constexpr (std::is_void_v<R>)
+          fn(rank);
+        else
+          results[static_cast<std::size_t>(index)].emplace(fn(rank));
       } catch (...) {
         failures.post(*world, index);
       }
     };
-    gang_.run(body, [&](int index) -> auto& { return lane(index, Lane::compute).thread.queue(); }, patience_);
+    gang_.run(
+        body, [&](int index) -> auto& { return lane(index, Lane::compute).thread.queue(); }, patience_);
     failures.rethrow();
     if constexpr (!std::is_void_v<R>) {
       std::vector<R> values;
@@ -138,8 +143,8 @@ class TaskScheduler final : private detail::TaskHome {
     return board_.partition(extent, align, shares(rank));
   }
 
-  // Tells what was measured on a device: its speed is work / seconds, in the unit that `work` has everywhere. Tasks that
-  // state their work report by themselves. What took no time is not a measurement.
+  // Tells what was measured on a device: its speed is work / seconds, in the unit that `work` has everywhere. Tasks
+  // that state their work report by themselves. What took no time is not a measurement.
   void report(int device, double work, double seconds) {
     check_device(device);
     expects(std::isfinite(work) && work >= 0 && std::isfinite(seconds) && seconds >= 0, [&] {
@@ -202,12 +207,16 @@ class TaskScheduler final : private detail::TaskHome {
     detail::LaneThread thread;  // last: it uses the others
   };
 
-  template <class Callable, class = void> struct Result { using type = std::invoke_result_t<Callable&>; };
+  template <class Callable, class = void>
+  struct Result {
+    using type = std::invoke_result_t<Callable&>;
+  };
   template <class Callable>
   struct Result<Callable, std::enable_if_t<std::invocable<Callable&, D&>>> {
     using type = std::invoke_result_t<Callable&, D&>;
   };
-  template <class Callable> using result_of = std::remove_cv_t<typename Result<Callable>::type>;
+  template <class Callable>
+  using result_of = std::remove_cv_t<typename Result<Callable>::type>;
 
   template <class Callable, class R>
   struct Submitted final : detail::ResultNode<R> {
@@ -220,11 +229,15 @@ class TaskScheduler final : private detail::TaskHome {
     }
     void invoke(void* where) override {
       auto call = [&]() -> R {
-        if constexpr (std::invocable<Callable&, D&>) return (*callable)(*static_cast<D*>(where));
-        else return (*callable)();
+        if constexpr (std::invocable<Callable&, D&>)
+          return (*callable)(*static_cast<D*>(where));
+        else
+          return (*callable)();
       };
-      if constexpr (std::is_void_v<R>) call();
-      else this->result.emplace(call());
+      if constexpr (std::is_void_v<R>)
+        call();
+      else
+        this->result.emplace(call());
     }
     void drop_callable() noexcept override { callable.reset(); }
 
@@ -252,7 +265,8 @@ class TaskScheduler final : private detail::TaskHome {
   void check(const TaskOptions& options) {
     if (options.device != -1) check_device(options.device);
     expects(std::isfinite(options.work) && options.work >= 0, [&] {
-      return "the work of task '" + options.name + "' must be finite and not negative, not " + std::to_string(options.work);
+      return "the work of task '" + options.name + "' must be finite and not negative, not " +
+             std::to_string(options.work);
     });
     for (const auto& task : options.after) {
       auto& other = detail::TaskAccess::node(task);
@@ -320,13 +334,14 @@ class TaskScheduler final : private detail::TaskHome {
     try {
       if (here.track) here.track->record(options_.trace->keep(node.name), begin, end);
       if (failure) {
-        options_.log.write(LogLevel::warning, "task '" + node.name + "' failed on device " + std::to_string(node.device) +
-                                                  ", try " + std::to_string(node.attempt) + ": " +
-                                                  detail::what_of(failure));
+        options_.log.write(LogLevel::warning, "task '" + node.name + "' failed on device " +
+                                                  std::to_string(node.device) + ", try " +
+                                                  std::to_string(node.attempt) + ": " + detail::what_of(failure));
       }
       for (const auto& news : failure ? board_.failed(node, seconds) : board_.succeeded(node, seconds))
         options_.log.write(LogLevel::warning, news);
-    } catch (...) {}  // out of memory for telling about it
+    } catch (...) {
+    }  // out of memory for telling about it
     if (failure) {
       if (!node.failure) node.failure = std::move(failure);
       if (node.retry && place(node)) return;
@@ -350,7 +365,8 @@ class TaskScheduler final : private detail::TaskHome {
         record.outcome = node.outcome;
         record.finished = end.value_or(begin);
       });
-    } catch (...) {}  // out of memory: this one is not kept
+    } catch (...) {
+    }  // out of memory: this one is not kept
   }
 
   std::vector<D> devices_;
