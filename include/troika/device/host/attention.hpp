@@ -30,11 +30,12 @@ struct AttentionBlock {
   using Tile = Tiles<L>;
   static constexpr std::int64_t panel = Tile::rows, strip = Tile::columns;
   static constexpr std::int64_t rows = 4 * panel, keys = 128;
+  static constexpr std::int64_t room = (rows_at_once<L> + 1) * Tile::width;  // past queries that are turned or interleaved
 
   static std::int64_t padded(std::int64_t d) { return (d + strip - 1) / strip * strip; }
   // Floats that one thread needs.
   static std::int64_t scratch(std::int64_t d) {
-    return 2 * rows * d + keys * d + keys * padded(d) + rows * keys + rows * padded(d) + 3 * rows + 2 * Tile::width;
+    return 2 * rows * d + room + keys * d + keys * padded(d) + rows * keys + rows * padded(d) + 2 * rows;
   }
 
   struct Problem {
@@ -51,20 +52,21 @@ struct AttentionBlock {
                   std::int64_t last, float* scratch) {
     const std::int64_t count = last - first, d = a.d, wide = padded(d), step = a.kv_heads * d;
     float* const queries = scratch;                // (rows, d), scaled
-    float* const turned = queries + rows * d;      // the same in panels, with room for a vector
-    float* const packed_k = turned + rows * d + Tile::width;
+    float* const turned = queries + rows * d;      // the same in panels, or interleaved where they are few
+    float* const packed_k = turned + rows * d + room;
     float* const packed_v = packed_k + keys * d;   // only where d is not a multiple of a strip
     float* const scores = packed_v + keys * wide;  // (rows, keys)
     float* const sums = scores + rows * keys;      // (rows, wide)
     float* const most = sums + rows * wide;        // (rows)
     float* const total = most + rows;              // (rows)
-    const bool few = count <= few_rows<L>;
+    const bool few = count <= rows_at_once<L>;
 
     const auto offset = [&](std::int64_t row) {
       const std::int64_t r = first + row;
       return (r / size * a.heads + group[r % size]) * d;
     };
     for (std::int64_t i = 0; i < count; ++i) Rows<L>::multiply(a.q + offset(i), a.scale, queries + i * d, d);
+    if (few) Dots<L>::interleave(queries, d, count, d, turned);
     for (std::int64_t i = 0; i < count && !few; i += panel) {
       Tile::turn(queries + i * d, d, std::min(panel, count - i), d, turned + i * d, panel);
     }
@@ -78,7 +80,7 @@ struct AttentionBlock {
       const std::int64_t some = std::min(keys, end - at);
       const float* const k = a.k + at * step + kv * d;
       const float* const v = a.v + at * step + kv * d;
-      if (few) multiply_few<L, float>(count, queries, d, k, step, some, d, scores, keys, nullptr);
+      if (few) multiply_few<L, float>(count, turned, k, step, some, d, scores, keys, nullptr);
       else multiply_keys(count, turned, k, step, some, d, packed_k, scores);
       for (std::int64_t i = 0; i < count; ++i) {
         const Range allowed = a.mask.keys((first + i) / size, a.kv_tokens);

@@ -36,8 +36,8 @@ namespace kernels {
 template <CpuLevel L>
 struct Blocking {
   static constexpr std::int64_t panel = Tiles<L>::rows, strip = Tiles<L>::columns;
-  static constexpr std::int64_t k = 384;            // an a panel is 18 KiB with AVX-512
-  static constexpr std::int64_t n = 256;            // a block of b is 384 KiB
+  static constexpr std::int64_t k = 512;            // an a panel is 24 KiB with AVX-512
+  static constexpr std::int64_t n = 128;            // a block of b is 256 KiB
   static constexpr std::int64_t m = 960 / panel * panel;
 
   static std::int64_t padded(std::int64_t rows) { return (std::min(rows, m) + panel - 1) / panel * panel; }
@@ -48,15 +48,18 @@ struct Blocking {
 };
 
 // Packs rows [0, rows) in panels of `panel` rows, to[panel][p][row].
-template <CpuLevel L, class T>
-void pack(Operand<T> from, std::int64_t rows, std::int64_t k, std::int64_t panel, float* to) {
-  constexpr std::int64_t width = Vector<L>::width;
+template <CpuLevel L, int panel, class T>
+void pack(Operand<T> from, std::int64_t rows, std::int64_t k, float* to) {
+  // Rows that lie a power of two apart fall into the same 8 places of the first-level cache: 16 at once would push each
+  // other out.
+  constexpr CpuLevel turner = L == CpuLevel::avx512 && panel % 8 == 0 ? CpuLevel::avx2 : L;
+  constexpr std::int64_t width = Vector<turner>::width;
   for (std::int64_t i = 0; i < rows; i += panel, to += panel * k) {
-    const std::int64_t count = std::min(panel, rows - i);
+    const std::int64_t count = std::min<std::int64_t>(panel, rows - i);
     if (from.step == 1) {
       for (std::int64_t j = 0; j < panel; j += width) {
         const std::int64_t some = std::clamp<std::int64_t>(count - j, 0, width);
-        Tiles<L>::turn(from.at(i + j, 0), from.row_step, some, k, to + j, panel);
+        Tiles<turner>::turn(from.at(i + j, 0), from.row_step, some, k, to + j, panel);
       }
     } else {
       for (std::int64_t p = 0; p < k; ++p) {
@@ -81,10 +84,10 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, Operand<A> a, Oper
     for (std::int64_t p0 = 0; p0 < k; p0 += Block::k) {
       const std::int64_t depth = std::min(Block::k, k - p0);
       const bool add = accumulate || p0 > 0;
-      pack<L>(Operand<A>{a.at(i0, p0), a.row_step, a.step}, rows, depth, Block::panel, packed_a);
+      pack<L, Block::panel>(Operand<A>{a.at(i0, p0), a.row_step, a.step}, rows, depth, packed_a);
       for (std::int64_t j0 = 0; j0 < n; j0 += Block::n) {
         const std::int64_t columns = std::min(Block::n, n - j0);
-        pack<L>(Operand<B>{b.at(j0, p0), b.row_step, b.step}, columns, depth, Block::strip, packed_b);
+        pack<L, Block::strip>(Operand<B>{b.at(j0, p0), b.row_step, b.step}, columns, depth, packed_b);
         for (std::int64_t i = 0; i < rows; i += Block::panel) {
           const std::int64_t count = std::min(Block::panel, rows - i);
           for (std::int64_t j = 0; j < columns; j += Block::strip) {

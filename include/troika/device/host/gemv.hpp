@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <troika/device/host/cpu_features.hpp>
@@ -8,38 +9,79 @@
 
 namespace troika::kernels {
 
-// Up to so many rows of x, w is read in place and once: packing it would cost more than it gains.
-template <CpuLevel L> inline constexpr std::int64_t few_rows = Vector<L>::width == 16 ? 8 : 4;
+// The rows of x that are multiplied at once, and the rows of w that go with them: as many as the registers hold sums for.
+template <CpuLevel L> inline constexpr int rows_at_once = Vector<L>::width == 16 ? 8 : 4;
 
-// How many rows of w go together: as many as the registers hold sums for.
 template <CpuLevel L>
-constexpr int rows_at_once(int m) {
+constexpr int weights_at_once(int m) {
   if (Vector<L>::width == 16) return m == 1 ? 8 : m == 2 ? 6 : m <= 4 ? 5 : m == 5 ? 4 : 3;
   return m <= 2 ? 4 : m == 3 ? 3 : 2;
 }
 
-// y(i, j) = x(i, .) w(j, .) + bias(j) for i < M and j in [0, n). The steps are from row to row.
+// y(i, j) = x(i, .) w(j, .) + bias(j) for i < M and j in [0, n), with x interleaved. The steps are from row to row.
 template <CpuLevel L, int M, class W>
-void multiply_rows(const float* x, std::int64_t x_step, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
-                   float* y, std::int64_t y_step, const float* bias) {
-  constexpr int together = rows_at_once<L>(M);
+void multiply_rows(const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k, float* y,
+                   std::int64_t y_step, const float* bias) {
+  constexpr int together = weights_at_once<L>(M);
   std::int64_t j = 0;
   for (; j + together <= n; j += together) {
-    Dots<L>::template multiply<M, together>(x, x_step, w + j * w_step, w_step, k, y + j, y_step, bias ? bias + j : bias);
+    Dots<L>::template multiply<M, together>(x, w + j * w_step, w_step, k, y + j, y_step, bias ? bias + j : bias);
   }
   for (; j < n; ++j) {
-    Dots<L>::template multiply<M, 1>(x, x_step, w + j * w_step, w_step, k, y + j, y_step, bias ? bias + j : bias);
+    Dots<L>::template multiply<M, 1>(x, w + j * w_step, w_step, k, y + j, y_step, bias ? bias + j : bias);
   }
 }
 
-// The same for 1 <= m <= few_rows.
-template <CpuLevel L, class W, int M = static_cast<int>(few_rows<L>)>
-void multiply_few(std::int64_t m, const float* x, std::int64_t x_step, const W* w, std::int64_t w_step, std::int64_t n,
-                  std::int64_t k, float* y, std::int64_t y_step, const float* bias) {
+// The same for a number of rows that is known at run time, 1 to rows_at_once.
+template <CpuLevel L, class W, int M = rows_at_once<L>>
+void multiply_few(std::int64_t m, const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
+                  float* y, std::int64_t y_step, const float* bias) {
   if constexpr (M > 1) {
-    if (m < M) return multiply_few<L, W, M - 1>(m, x, x_step, w, w_step, n, k, y, y_step, bias);
+    if (m < M) return multiply_few<L, W, M - 1>(m, x, w, w_step, n, k, y, y_step, bias);
   }
-  multiply_rows<L, M>(x, x_step, w, w_step, n, k, y, y_step, bias);
+  multiply_rows<L, M>(x, w, w_step, n, k, y, y_step, bias);
 }
+
+// The product of some rows with a matrix that is read once from memory and not packed.
+template <CpuLevel L>
+struct FewRows {
+  // Up to so many rows this is faster than packing w.
+  static constexpr std::int64_t limit = 4 * rows_at_once<L>;
+
+  static std::int64_t group(std::int64_t m) {
+    const std::int64_t groups = (m + rows_at_once<L> - 1) / rows_at_once<L>;
+    return (m + groups - 1) / groups;
+  }
+  // Floats for x.
+  static std::int64_t scratch(std::int64_t m, std::int64_t k) { return Dots<L>::interleaved(m, k); }
+
+  static void prepare(const float* x, std::int64_t x_step, std::int64_t m, std::int64_t k, float* to) {
+    const std::int64_t size = group(m);
+    for (std::int64_t i = 0; i < m; i += size) {
+      const std::int64_t rows = std::min(size, m - i);
+      Dots<L>::interleave(x + i * x_step, x_step, rows, k, to);
+      to += Dots<L>::interleaved(rows, k);
+    }
+  }
+
+  // y(i, j) = x(i, .) w(j, .) + bias(j) for i < m and j in [0, n), with x as prepared.
+  template <class W>
+  static void multiply(const float* x, std::int64_t m, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
+                       float* y, std::int64_t y_step, const float* bias) {
+    const std::int64_t size = group(m);
+    // What one group of rows has read of w, the next finds in the cache.
+    const std::int64_t block = size == m ? n : std::max<std::int64_t>(12, 65536 / (k * static_cast<std::int64_t>(sizeof(W))) / 12 * 12);
+    for (std::int64_t j = 0; j < n; j += block) {
+      const std::int64_t columns = std::min(block, n - j);
+      const float* group = x;
+      for (std::int64_t i = 0; i < m; i += size) {
+        const std::int64_t rows = std::min(size, m - i);
+        multiply_few<L, W>(rows, group, w + j * w_step, w_step, columns, k, y + i * y_step + j, y_step,
+                           bias ? bias + j : bias);
+        group += Dots<L>::interleaved(rows, k);
+      }
+    }
+  }
+};
 
 }  // namespace troika::kernels

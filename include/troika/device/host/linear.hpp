@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <troika/core/dtype.hpp>
 #include <troika/core/shape.hpp>
@@ -28,16 +30,19 @@ void linear(HostStream& stream, View<const float> x, View<W> w, View<float> y, c
   using Stored = std::remove_const_t<W>;
   const std::int64_t m = x.shape()[0], n = w.shape()[0], k = w.shape()[1];
   if (m == 0 || n == 0) return;
-  kernels::at_level<kernels::Dots>(level, [&]<CpuLevel L>(kernels::Dots<L>) {
-    constexpr auto few = kernels::few_rows<L>;
-    if (m > few) {
+  kernels::at_level<kernels::FewRows>(level, [&]<CpuLevel L>(kernels::FewRows<L>) {
+    using Few = kernels::FewRows<L>;
+    if (m > Few::limit || k == 0) {
       gemm(stream, m, n, k, Operand<float>{x.data(), k}, Operand<Stored>{w.data(), k}, y.data(), n, bias, false, L);
       return;
     }
-    const std::int64_t grain = std::max<std::int64_t>(48, (std::int64_t{1} << 16) / std::max<std::int64_t>(k * m, 1));
+    auto buffer = stream.device().allocate(static_cast<std::size_t>(Few::scratch(m, k)) * sizeof(float));
+    auto* const prepared = reinterpret_cast<float*>(buffer.data());
+    Few::prepare(x.data(), k, m, k, prepared);
+    const std::int64_t grain = std::max<std::int64_t>(48, (std::int64_t{1} << 16) / (k * m));
     parallel_for(stream.device().team(), n, grain, [&](std::int64_t begin, std::int64_t end) {
-      kernels::multiply_few<L, Stored>(m, x.data(), k, w.data() + begin * k, k, end - begin, k, y.data() + begin, n,
-                                       bias ? bias + begin : bias);
+      Few::template multiply<Stored>(prepared, m, w.data() + begin * k, k, end - begin, k, y.data() + begin, n,
+                                     bias ? bias + begin : bias);
     });
   });
 }

@@ -20,7 +20,10 @@ struct Tiles<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
     F sum[Rows][2];
     TROIKA_UNROLL
     for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = zero();
-    for (int i = 0; i < Rows; ++i) __builtin_prefetch(c + i * c_step, 1);
+    for (int i = 0; i < Rows; ++i) {
+      __builtin_prefetch(c + i * c_step, 1);
+      if (columns > 16) __builtin_prefetch(c + i * c_step + 16, 1);
+    }
     for (std::int64_t p = 0; p < k; ++p) {
       const F b0 = load(b), b1 = load(b + width);
       __builtin_prefetch(b + 8 * columns);

@@ -133,27 +133,86 @@ struct Vector<CpuLevel::TROIKA_LEVEL> {
     return p * (F)((half + 127) << 23) * (F)((exponent - half + 127) << 23);
   }
 
-  // Rows become columns: width vectors, in place. Each step interleaves the upper half with the lower one.
-  TROIKA_INLINE void transpose(F (&rows)[width]) {
-    TROIKA_UNROLL
-    for (int step = 1; step < width; step *= 2) {
-      F next[width];
-      TROIKA_UNROLL
-      for (int i = 0; i < width / 2; ++i) {
-        const F a = rows[i], b = rows[i + width / 2];
+  // Parts of two vectors: of each lane of 128 bits the low or high floats, or pairs, in turn; the even or odd lanes.
 #if TROIKA_WIDTH == 16
-        next[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        next[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  TROIKA_INLINE F low(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+  }
+  TROIKA_INLINE F high(F a, F b) {
+    return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  }
+  TROIKA_INLINE F low_pairs(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+  }
+  TROIKA_INLINE F high_pairs(F a, F b) {
+    return __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  }
+  TROIKA_INLINE F even_lanes(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+  }
+  TROIKA_INLINE F odd_lanes(F a, F b) {
+    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  }
 #elif TROIKA_WIDTH == 8
-        next[2 * i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-        next[2 * i + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  TROIKA_INLINE F low(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13);
+  }
+  TROIKA_INLINE F high(F a, F b) {
+    return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  TROIKA_INLINE F low_pairs(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+  }
+  TROIKA_INLINE F high_pairs(F a, F b) {
+    return __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+  TROIKA_INLINE F even_lanes(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+  }
+  TROIKA_INLINE F odd_lanes(F a, F b) {
+    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+  }
 #else
-        next[2 * i] = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-        next[2 * i + 1] = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  TROIKA_INLINE F low(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  }
+  TROIKA_INLINE F high(F a, F b) {
+    return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  }
+  TROIKA_INLINE F low_pairs(F a, F b) {
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  }
+  TROIKA_INLINE F high_pairs(F a, F b) {
+    return __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  }
 #endif
-      }
-      TROIKA_UNROLL
-      for (int i = 0; i < width; ++i) rows[i] = next[i];
+  // Rows become columns: width vectors, in place. First 4 x 4 floats in each lane, then the lanes.
+  TROIKA_INLINE void transpose(F (&rows)[width]) {
+    F part[width];
+    TROIKA_UNROLL
+    for (int i = 0; i < width; i += 4) {
+      const F a = low(rows[i], rows[i + 1]), b = high(rows[i], rows[i + 1]);
+      const F c = low(rows[i + 2], rows[i + 3]), d = high(rows[i + 2], rows[i + 3]);
+      part[i] = low_pairs(a, c);
+      part[i + 1] = high_pairs(a, c);
+      part[i + 2] = low_pairs(b, d);
+      part[i + 3] = high_pairs(b, d);
+    }
+    TROIKA_UNROLL
+    for (int i = 0; i < 4; ++i) {
+#if TROIKA_WIDTH == 16
+      const F a = even_lanes(part[i], part[i + 4]), b = odd_lanes(part[i], part[i + 4]);
+      const F c = even_lanes(part[i + 8], part[i + 12]), d = odd_lanes(part[i + 8], part[i + 12]);
+      rows[i] = even_lanes(a, c);
+      rows[i + 4] = even_lanes(b, d);
+      rows[i + 8] = odd_lanes(a, c);
+      rows[i + 12] = odd_lanes(b, d);
+#elif TROIKA_WIDTH == 8
+      rows[i] = even_lanes(part[i], part[i + 4]);
+      rows[i + 4] = odd_lanes(part[i], part[i + 4]);
+#else
+      rows[i] = part[i];
+#endif
     }
   }
 };
