@@ -30,10 +30,10 @@ int main(int argc, char** argv) {
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
 
-    const models::Decoder model(pipeline, config, weights);
-    auto cache = model.make_cache(pipeline.device());
+    const models::Decoder decoder(pipeline, config, weights);
+    auto cache = decoder.make_cache(pipeline.device());
     models::StreamDecoder text(tokenizer);
-    return models::generate(pipeline, model, cache, ids, {.max_tokens = 64}, [&](std::int32_t token) {
+    return models::generate(pipeline, decoder, cache, ids, {.max_tokens = 64}, [&](std::int32_t token) {
       if (rank.rank() == 0) std::printf("%s", text.add(token).c_str()), std::fflush(stdout);
     });
   });

@@ -58,7 +58,8 @@ bool score(const OpenModel& model, const Arguments& arguments) {
   std::size_t current = samples.size();
   (void)answer(model, prompts_of(samples), arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
                [&](std::size_t i, const std::string& text) {
-                 if (i != current) std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[current = i].prompt.c_str());
+                 if (i != current) std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[i].prompt.c_str());
+                 current = i;
                  std::printf("%s", text.c_str());
                  std::fflush(stdout);
                });
@@ -104,25 +105,36 @@ void show_large_block(const Arguments& arguments) {
   models::ModelConfig config;
   config.hidden_size = 4096, config.intermediate_size = 14336, config.layers = 1, config.vocab_size = 128256;
   config.heads = 32, config.kv_heads = 8, config.head_dim = 128;
-  heading("One block with the shapes of Llama-3-8B, bf16, " + std::to_string(troika::available_cores().size()) + " cores");
+  const auto cores = troika::available_cores();
+  const int devices = std::max(2, arguments.devices);
+  heading("One block with the shapes of Llama-3-8B, bf16");
   const std::vector<std::int64_t> tokens = arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
-  std::printf("  %7s  %7s  %12s  %9s  %15s\n", "tokens", "devices", "ms per block", "speed-up", "in all_reduce");
-  std::vector<std::vector<BlockTime>> times;
-  const int worlds[] = {1, std::max(2, arguments.devices)};
-  for (const int devices : worlds) times.push_back(time_block(config, devices, tokens));
+  struct Row {
+    std::string devices;
+    std::vector<BlockTime> times;
+  };
+  std::vector<Row> rows;
+  rows.push_back({"1, on 1 core", time_block(config, troika::host_devices(std::vector<std::vector<int>>{{cores[0]}}), tokens)});
+  if (cores.size() > 1) {
+    rows.push_back({"1, on " + std::to_string(cores.size()) + " cores", time_block(config, troika::host_devices(1), tokens)});
+  }
+  rows.push_back({std::to_string(devices) + ", on " + std::to_string(cores.size()) + " cores",
+                  time_block(config, troika::host_devices(devices), tokens)});
+  std::printf("  %7s  %-14s  %12s  %9s  %13s\n", "tokens", "devices", "ms per block", "speed-up", "in all_reduce");
   for (std::size_t t = 0; t < tokens.size(); ++t) {
-    for (std::size_t w = 0; w < 2; ++w) {
-      std::printf("  %7lld  %7d  %12.1f  %8.2fx  %13.1f %%\n", static_cast<long long>(tokens[t]), worlds[w],
-                  times[w][t].milliseconds, times[0][t].milliseconds / times[w][t].milliseconds, 100 * times[w][t].all_reduce_share);
+    for (const auto& row : rows) {
+      std::printf("  %7lld  %-14s  %12.1f  %8.2fx  %11.1f %%\n", static_cast<long long>(tokens[t]), row.devices.c_str(),
+                  row.times[t].milliseconds, rows[0].times[t].milliseconds / row.times[t].milliseconds,
+                  100 * row.times[t].all_reduce_share);
     }
   }
-  std::printf("  One device here is %s; in all_reduce counts the wait for slower ranks.\n", "all cores as one team");
+  std::printf("  The share in all_reduce counts the wait for slower ranks.\n");
 
-  const troika::Shares shares{std::vector<double>(static_cast<std::size_t>(worlds[1]), 1.0)};
+  const troika::Shares shares{std::vector<double>(static_cast<std::size_t>(devices), 1.0)};
   const auto plan = models::ModelSplit::make(config, shares).rows(config);
   heading("Who holds what of it");
-  print_plan({plan.begin() + 1, plan.end() - 1}, worlds[1]);
-  if (!SplitPicture(plan, worlds[1], "A Llama-3-8B block over " + std::to_string(worlds[1]) + " devices").write(arguments.picture)) {
+  print_plan({plan.begin() + 1, plan.end() - 1}, devices);
+  if (!SplitPicture(plan, devices, "A Llama-3-8B block over " + std::to_string(devices) + " devices").write(arguments.picture)) {
     throw troika::Error(troika::Fault::bad_file, "cannot write the picture to " + arguments.picture);
   }
   std::printf("  As a picture: %s\n", arguments.picture.c_str());
@@ -206,7 +218,9 @@ int main(int argc, char** argv) {
   app.add_option("--seed", arguments.generate.sampling.seed, "of the draw")->capture_default_str();
   app.add_flag("--sequence-parallel", arguments.decoder.sequence_parallel, "split the tokens of the prompt between the products");
   app.add_option("--trace", arguments.trace, "write a trace for ui.perfetto.dev");
-  app.add_option("--picture", arguments.picture, "where the picture of the split goes")->capture_default_str();
+  app.add_option("--picture", arguments.picture, "where the picture of the split goes")
+      ->capture_default_str()
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_flag("--plan", arguments.plan, "only print who holds what");
   app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
   CLI11_PARSE(app, argc, argv);

@@ -16,13 +16,13 @@ struct BlockTime {
   double all_reduce_share = 0;    // of that, in all_reduce, waiting for the other ranks included
 };
 
-// Times one decoder block with random bf16 weights of the shapes in `config`, on `devices` ranks.
-inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& config, int devices,
+// Times one decoder block with random bf16 weights of the shapes in `config`, split over these devices.
+inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& config, std::vector<troika::HostDevice> devices,
                                          const std::vector<std::int64_t>& token_counts) {
   using troika::HostDevice;
   using Clock = std::chrono::steady_clock;
   troika::Trace trace;
-  troika::TaskScheduler scheduler{troika::host_devices(devices), troika::StaticAllocation{}, {.trace = &trace}};
+  troika::TaskScheduler scheduler{std::move(devices), troika::StaticAllocation{}, {.trace = &trace}};
   return scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
     troika::DataSync sync{communication};

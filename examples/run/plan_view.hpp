@@ -12,23 +12,23 @@
 
 // Who holds what, as an aligned table.
 inline void print_plan(const std::vector<troika::models::PlanRow>& plan, int ranks) {
-  std::printf("  %-17s %-16s", "matrix", "shape");
-  for (int r = 0; r < ranks; ++r) std::printf(" %15s", ("rank " + std::to_string(r)).c_str());
+  std::printf("  %-20s %-14s", "matrix", "shape");
+  for (int r = 0; r < ranks; ++r) std::printf(" %14s", ("rank " + std::to_string(r)).c_str());
   std::printf("  split\n");
   std::vector<std::int64_t> held(static_cast<std::size_t>(ranks));
   for (const auto& row : plan) {
     const auto name = row.tensor + (row.copies > 1 ? " x" + std::to_string(row.copies) : "");
-    std::printf("  %-17s %-16s", name.c_str(), row.shape.to_string().c_str());
+    std::printf("  %-20s %-14s", name.c_str(), row.shape.to_string().c_str());
     for (int r = 0; r < ranks; ++r) {
       const auto range = row.partition[r];
       const auto text = range.empty() ? "-" : std::to_string(range.begin) + ".." + std::to_string(range.end - 1);
-      std::printf(" %15s", text.c_str());
+      std::printf(" %14s", text.c_str());
       held[static_cast<std::size_t>(r)] += row.elements_of(r);
     }
     std::printf("  %s%s\n", row.split_dim == 0 ? "rows" : "columns", row.reduced ? ", then all_reduce" : "");
   }
-  std::printf("  %-17s %-16s", "elements held", "");
-  for (const auto elements : held) std::printf(" %15lld", static_cast<long long>(elements));
+  std::printf("  %-20s %-14s", "elements held", "");
+  for (const auto elements : held) std::printf(" %14lld", static_cast<long long>(elements));
   std::printf("\n");
 }
 
