@@ -173,24 +173,26 @@ class ThreadsEndpoint {
     const auto number = ++sent_[index(peer)];
     box.signature = call.signature;
     box.data = data.data();
-    box.posted.store(number, std::memory_order_seq_cst);
+    box.posted.store(number, std::memory_order_release);
+    full_fence();
     hub_->slot(peer).message.ring();
-    wait_for_peer(call, peer, [&] { return box.taken.load(std::memory_order_seq_cst) >= number; });
+    wait_for_peer(call, peer, [&] { return box.taken.load(std::memory_order_acquire) >= number; });
   }
 
   void recv(const Call& call, std::span<std::byte> buffer, int peer) {
     check_alive(call);
     auto& box = hub_->mailbox(peer, rank_);
     const auto number = ++received_[index(peer)];
-    wait_for_peer(call, peer, [&] { return box.posted.load(std::memory_order_seq_cst) >= number; });
+    wait_for_peer(call, peer, [&] { return box.posted.load(std::memory_order_acquire) >= number; });
     if (!is_one_message(box.signature, call.signature)) {
       fail(call, message_mismatch(world_rank(peer), box.signature, world_rank(rank_), call.signature));
     }
     {
       const Touch touch(*this, call);
       copy(buffer.data(), box.data, buffer.size());
-      box.taken.store(number, std::memory_order_seq_cst);
+      box.taken.store(number, std::memory_order_release);
     }
+    full_fence();
     hub_->slot(peer).message.ring();
   }
 
@@ -252,7 +254,13 @@ class ThreadsEndpoint {
   static void copy(std::byte* to, const std::byte* from, std::size_t bytes) {
     if (bytes && to != from) std::memcpy(to, from, bytes);
   }
-  std::size_t staged() const { return hub_->options().staged_bytes; }
+  // Up to how many bytes a message is staged, the same on all ranks: one more copy against one more stage, which is cheap
+  // where ranks spin. Whether they may is known to all after the first call.
+  std::size_t staged() const {
+    const auto& options = hub_->options();
+    return calls_ > 0 && hub_->may_spin() ? std::min(options.staged_bytes, options.staged_bytes_spinning)
+                                          : options.staged_bytes;
+  }
   unsigned parity() const { return static_cast<unsigned>(calls_ & 1); }
   Post& post(int rank) { return hub_->post(rank, parity()); }
   // Where this rank stages data before begin(): it belongs to the call to come.
@@ -292,17 +300,16 @@ class ThreadsEndpoint {
 
   void pass_stage(const Call& call) {
     ++stage_;
-    post(rank_).stage.store(stage_, std::memory_order_seq_cst);
+    // Not sequentially consistent, which would wait for this store before it looks at the peers: the fence comes later.
+    post(rank_).stage.store(stage_, std::memory_order_release);
     int next = 0;  // all before it have arrived
     const auto arrived = [&] {
-      while (next < world_size() && post(next).stage.load(std::memory_order_seq_cst) >= stage_) ++next;
+      while (next < world_size() && post(next).stage.load(std::memory_order_acquire) >= stage_) ++next;
       return next == world_size();
     };
-    if (arrived()) {  // this rank is the last, or one of them
-      hub_->stages().ring();
-      return;
-    }
-    wait(call, hub_->stages(), arrived, [&](bool late) { return absent(call, late); });
+    if (!arrived()) wait(call, hub_->stages(), arrived, [&](bool late) { return absent(call, late); });
+    full_fence();
+    hub_->stages().ring(stage_);
   }
 
   template <class Ready>
@@ -325,18 +332,21 @@ class ThreadsEndpoint {
       if (i % 64 == 63 && (hub_->failed() || world_->failed())) break;
     }
     const auto alarmed = [&] { return hub_->failed() || world_->failed(); };
-    const auto begin = Clock::now();
-    auto now = begin;
+    using namespace std::chrono_literals;
+    auto before = Clock::now();
+    std::chrono::nanoseconds waited{0};
     for (;;) {
       if (ready()) return;
       if (alarmed()) fail(call, failure_of_world());
-      std::optional<Failure> failure = trouble(now - begin >= call.deadline);
+      std::optional<Failure> failure = trouble(waited >= call.deadline);
       if (ready()) return;  // it came while we looked
       if (failure) fail(call, std::move(*failure));
-      bell.sleep([&] { return ready() || alarmed(); },
-                 std::clamp<std::chrono::nanoseconds>(call.deadline - (now - begin), std::chrono::microseconds(1),
-                                                      std::chrono::milliseconds(50)));
-      now = Clock::now();
+      const auto nap = std::clamp<std::chrono::nanoseconds>(call.deadline - waited, 1us, 50ms);
+      bell.sleep([&] { return ready() || alarmed(); }, nap);
+      // A nap that took much longer than it should: the machine stood still, and the peers with it.
+      const auto now = Clock::now();
+      waited += std::min<std::chrono::nanoseconds>(now - before, nap + 100ms);
+      before = now;
     }
   }
 

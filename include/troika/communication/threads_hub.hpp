@@ -23,8 +23,10 @@
 namespace troika {
 
 struct ThreadsOptions {
-  std::size_t staged_bytes = 16 * 1024;  // messages up to this size are copied through a staging buffer
-  int spins = 2000;                      // rounds of looking before a waiting rank sleeps, where every rank has a core
+  // Messages up to this size are copied through a staging buffer.
+  std::size_t staged_bytes = 16 * 1024;
+  std::size_t staged_bytes_spinning = 512;  // the same where every rank has a core, and waiting is cheap
+  int spins = 2000;                         // rounds of looking before a waiting rank sleeps, where every rank has a core
 };
 
 // What the ranks of one group share. A rank writes only its own slot; the peers read it after they have seen its stage.
@@ -84,6 +86,7 @@ class ThreadsHub : public World::Alarm {
 
   Bell& stages() { return stages_; }
   void ring(int = -1) noexcept override {
+    full_fence();
     stages_.ring();
     for (auto& slot : slots_) slot.message.ring();
   }
