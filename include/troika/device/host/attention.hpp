@@ -30,7 +30,7 @@ struct AttentionBlock {
   using Tile = Tiles<L>;
   static constexpr std::int64_t panel = Tile::rows, strip = Tile::columns;
   static constexpr std::int64_t rows = 4 * panel, keys = 128;
-  static constexpr std::int64_t room = (rows_at_once<L> + 1) * Tile::width;  // past queries that are turned or interleaved
+  static constexpr std::int64_t room = rows_at_once<L> * Tile::width;  // past queries that are turned or interleaved
 
   static std::int64_t padded(std::int64_t d) { return (d + strip - 1) / strip * strip; }
   // Floats that one thread needs.
@@ -66,7 +66,7 @@ struct AttentionBlock {
       return (r / size * a.heads + group[r % size]) * d;
     };
     for (std::int64_t i = 0; i < count; ++i) Rows<L>::multiply(a.q + offset(i), a.scale, queries + i * d, d);
-    if (few) Dots<L>::interleave(queries, d, count, d, turned);
+    if (few) Dots<L>::interleave(queries, d, count, padded_rows(count), d, turned);
     for (std::int64_t i = 0; i < count && !few; i += panel) {
       Tile::turn(queries + i * d, d, std::min(panel, count - i), d, turned + i * d, panel);
     }

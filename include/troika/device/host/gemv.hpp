@@ -9,37 +9,32 @@
 
 namespace troika::kernels {
 
-// The rows of x that are multiplied at once, and the rows of w that go with them: as many as the registers hold sums for.
+// The rows of x that are multiplied at once.
 template <CpuLevel L> inline constexpr int rows_at_once = Vector<L>::width == 16 ? 8 : 4;
 
+// Kernels exist for 1, 2, 4 and 8 rows; a row between is padded with zeros.
+constexpr std::int64_t padded_rows(std::int64_t m) { return m <= 2 ? m : m <= 4 ? 4 : 8; }
+
+// The rows of w that go with m rows of x: as many as the registers hold sums for.
 template <CpuLevel L>
 constexpr int weights_at_once(int m) {
-  if (Vector<L>::width == 16) return m == 1 ? 8 : m == 2 ? 6 : m <= 4 ? 5 : m == 5 ? 4 : 3;
-  return m <= 2 ? 4 : m == 3 ? 3 : 2;
+  if (Vector<L>::width == 16) return m == 1 ? 8 : m == 2 ? 6 : m == 4 ? 5 : 3;
+  return m <= 2 ? 4 : 2;
 }
 
-// y(i, j) = x(i, .) w(j, .) + bias(j) for i < M and j in [0, n), with x interleaved. The steps are from row to row.
-template <CpuLevel L, int M, class W>
-void multiply_rows(const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k, float* y,
-                   std::int64_t y_step, const float* bias) {
-  constexpr int together = weights_at_once<L>(M);
-  std::int64_t j = 0;
-  for (; j + together <= n; j += together) {
-    Dots<L>::template multiply<M, together>(x, w + j * w_step, w_step, k, y + j, y_step, bias ? bias + j : bias);
-  }
-  for (; j < n; ++j) {
-    Dots<L>::template multiply<M, 1>(x, w + j * w_step, w_step, k, y + j, y_step, bias ? bias + j : bias);
-  }
-}
-
-// The same for a number of rows that is known at run time, 1 to rows_at_once.
+// y(i, j) = x(i, .) w(j, .) + bias(j) for i < m <= rows_at_once and j in [0, n), with x interleaved for padded_rows(m).
+// The steps are from row to row.
 template <CpuLevel L, class W, int M = rows_at_once<L>>
 void multiply_few(std::int64_t m, const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
                   float* y, std::int64_t y_step, const float* bias) {
   if constexpr (M > 1) {
-    if (m < M) return multiply_few<L, W, M - 1>(m, x, w, w_step, n, k, y, y_step, bias);
+    if (m <= M / 2) return multiply_few<L, W, M / 2>(m, x, w, w_step, n, k, y, y_step, bias);
   }
-  multiply_rows<L, M>(x, w, w_step, n, k, y, y_step, bias);
+  constexpr std::int64_t together = weights_at_once<L>(M);
+  for (std::int64_t j = 0; j < n; j += together) {
+    Dots<L>::template multiply<M, together>(x, m, w + j * w_step, w_step, std::min(together, n - j), k, y + j, y_step,
+                                            bias ? bias + j : bias);
+  }
 }
 
 // The product of some rows with a matrix that is read once from memory and not packed.
@@ -53,14 +48,17 @@ struct FewRows {
     return (m + groups - 1) / groups;
   }
   // Floats for x.
-  static std::int64_t scratch(std::int64_t m, std::int64_t k) { return Dots<L>::interleaved(m, k); }
+  static std::int64_t scratch(std::int64_t m, std::int64_t k) {
+    const std::int64_t size = group(m);
+    return (m + size - 1) / size * Dots<L>::interleaved(padded_rows(size), k);
+  }
 
   static void prepare(const float* x, std::int64_t x_step, std::int64_t m, std::int64_t k, float* to) {
     const std::int64_t size = group(m);
     for (std::int64_t i = 0; i < m; i += size) {
       const std::int64_t rows = std::min(size, m - i);
-      Dots<L>::interleave(x + i * x_step, x_step, rows, k, to);
-      to += Dots<L>::interleaved(rows, k);
+      Dots<L>::interleave(x + i * x_step, x_step, rows, padded_rows(rows), k, to);
+      to += Dots<L>::interleaved(padded_rows(rows), k);
     }
   }
 
@@ -70,15 +68,16 @@ struct FewRows {
                        float* y, std::int64_t y_step, const float* bias) {
     const std::int64_t size = group(m);
     // What one group of rows has read of w, the next finds in the cache.
-    const std::int64_t block = size == m ? n : std::max<std::int64_t>(12, 65536 / (k * static_cast<std::int64_t>(sizeof(W))) / 12 * 12);
+    const std::int64_t bytes = k * static_cast<std::int64_t>(sizeof(W));
+    const std::int64_t block = size == m ? n : std::max<std::int64_t>(12, 65536 / bytes / 12 * 12);
     for (std::int64_t j = 0; j < n; j += block) {
       const std::int64_t columns = std::min(block, n - j);
-      const float* group = x;
+      const float* some = x;
       for (std::int64_t i = 0; i < m; i += size) {
         const std::int64_t rows = std::min(size, m - i);
-        multiply_few<L, W>(rows, group, w + j * w_step, w_step, columns, k, y + i * y_step + j, y_step,
+        multiply_few<L, W>(rows, some, w + j * w_step, w_step, columns, k, y + i * y_step + j, y_step,
                            bias ? bias + j : bias);
-        group += Dots<L>::interleaved(rows, k);
+        some += Dots<L>::interleaved(padded_rows(rows), k);
       }
     }
   }

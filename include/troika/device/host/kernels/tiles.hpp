@@ -12,15 +12,20 @@ struct Tiles<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
   static constexpr int rows = TROIKA_WIDTH == 16 ? 12 : TROIKA_WIDTH == 8 ? 6 : 4;
   static constexpr int columns = 2 * width;
 
-  // c (Rows, columns) = a b, or c + a b. a(i, p) is at a[i * RowStep + p * Step], b(p, j) at b[p * b_step + j]. All
-  // `columns` of b are read, the first `used` of c written. `start` (columns), or null, is added where c is overwritten.
+  // Tiles of fewer rows exist in these steps; rows between are computed and thrown away.
+  static constexpr int rows_step = rows == 4 ? 4 : rows / 3;
+
+  // c (count <= Rows, used <= columns) = a b, or c + a b. a(i, p) is at a[i * RowStep + p * Step], b(p, j) at
+  // b[p * b_step + j]. All Rows of a and all `columns` of b are read. `start` (columns), or null, is added where c is
+  // overwritten.
   template <int Rows, int RowStep, int Step>
-  TROIKA_TARGET static void multiply(const float* a, const float* b, std::int64_t b_step, std::int64_t k, float* c,
-                                     std::int64_t c_step, std::int64_t used, bool accumulate, const float* start) {
+  TROIKA_TARGET static void multiply_rows(std::int64_t count, const float* a, const float* b, std::int64_t b_step,
+                                          std::int64_t k, float* c, std::int64_t c_step, std::int64_t used,
+                                          bool accumulate, const float* start) {
     F sum[Rows][2];
     TROIKA_UNROLL
     for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = zero();
-    for (int i = 0; i < Rows; ++i) {
+    for (std::int64_t i = 0; i < count; ++i) {
       __builtin_prefetch(c + i * c_step, 1);
       if (columns > 16) __builtin_prefetch(c + i * c_step + 16, 1);
     }
@@ -36,52 +41,40 @@ struct Tiles<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
       a += Step;
       b += b_step;
     }
-    if (used == columns) {
-      if (accumulate) {
-        TROIKA_UNROLL
-        for (int i = 0; i < Rows; ++i) {
-          sum[i][0] += load(c + i * c_step);
-          sum[i][1] += load(c + i * c_step + width);
-        }
-      } else if (start) {
-        TROIKA_UNROLL
-        for (int i = 0; i < Rows; ++i) {
-          sum[i][0] += load(start);
-          sum[i][1] += load(start + width);
-        }
-      }
-      TROIKA_UNROLL
-      for (int i = 0; i < Rows; ++i) {
-        store(c + i * c_step, sum[i][0]);
-        store(c + i * c_step + width, sum[i][1]);
-      }
-      return;
-    }
-    float tile[Rows][columns];
+    float tile[Rows][columns];  // so that what follows, which is rare, need not be unrolled
     TROIKA_UNROLL
     for (int i = 0; i < Rows; ++i) {
       store(tile[i], sum[i][0]);
       store(tile[i] + width, sum[i][1]);
     }
-    for (int i = 0; i < Rows; ++i) {
-      for (std::int64_t j = 0; j < used; ++j) {
-        float& to = c[i * c_step + j];
-        to = accumulate ? to + tile[i][j] : start ? tile[i][j] + start[j] : tile[i][j];
+    for (std::int64_t i = 0; i < count; ++i) {
+      float* const to = c + i * c_step;
+      const float* const plus = accumulate ? to : start;
+      if (used == columns) {
+        F first = load(tile[i]), second = load(tile[i] + width);
+        if (plus) {
+          first += load(plus);
+          second += load(plus + width);
+        }
+        store(to, first);
+        store(to + width, second);
+      } else {
+        for (std::int64_t j = 0; j < used; ++j) to[j] = plus ? tile[i][j] + plus[j] : tile[i][j];
       }
     }
   }
 
-  // The same for a number of rows that is known at run time, 1 to `rows`.
+  // The same for any count up to `rows`.
   template <int RowStep, int Step, int Rows = rows>
   TROIKA_TARGET static void multiply(std::int64_t count, const float* a, const float* b, std::int64_t b_step,
                                      std::int64_t k, float* c, std::int64_t c_step, std::int64_t used, bool accumulate,
                                      const float* start) {
-    if constexpr (Rows > 1) {
-      if (count < Rows) {
-        return multiply<RowStep, Step, Rows - 1>(count, a, b, b_step, k, c, c_step, used, accumulate, start);
+    if constexpr (Rows > rows_step) {
+      if (count <= Rows - rows_step) {
+        return multiply<RowStep, Step, Rows - rows_step>(count, a, b, b_step, k, c, c_step, used, accumulate, start);
       }
     }
-    multiply<Rows, RowStep, Step>(a, b, b_step, k, c, c_step, used, accumulate, start);
+    multiply_rows<Rows, RowStep, Step>(count, a, b, b_step, k, c, c_step, used, accumulate, start);
   }
 
   // Widens `count` rows of k elements, and turns them, so that to[p * step + i] = from[i][p]. Writes whole vectors: up to

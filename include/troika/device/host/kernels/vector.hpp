@@ -96,13 +96,19 @@ struct Vector<CpuLevel::TROIKA_LEVEL> {
 #endif
   }
   TROIKA_INLINE float sum(F x) {
-    float parts[width];
-    store(parts, x);
-    TROIKA_UNROLL
-    for (int half = width / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
-    }
-    return parts[0];
+#if TROIKA_WIDTH == 16
+    const __m256 lower = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256 half = lower + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif TROIKA_WIDTH == 8
+    const __m256 half = x;
+#endif
+#if TROIKA_WIDTH == 4
+    return (x[0] + x[2]) + (x[1] + x[3]);
+#else
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+#endif
   }
   TROIKA_INLINE float largest(F x) {
     float result = x[0];
