@@ -44,7 +44,8 @@ struct Sizes {
 
   double operations() const {  // over all ranks; a token attends to itself and what is before it
     const auto kv_features = kv_heads() * head_dim;
-    const auto weights = static_cast<double>(2 * hidden * hidden + 2 * hidden * kv_features + 3 * hidden * intermediate());
+    const auto weights =
+        static_cast<double>(2 * hidden * hidden + 2 * hidden * kv_features + 3 * hidden * intermediate());
     const auto n = static_cast<double>(tokens);
     const double pairs = n * static_cast<double>(cached()) + n * (n + 1) / 2;
     return 2 * n * weights + 4 * pairs * static_cast<double>(hidden);
@@ -111,7 +112,11 @@ DecoderBlock<HostDevice> make_block(Pipeline& pipeline, const Sizes& sizes, DTyp
     for (auto& value : ones.span()) value = 1;
     return RmsNorm<HostDevice>(std::move(ones), 1e-5f, rank);
   };
-  return {norm(), {heads, column(query), column(kv), column(kv), row(query), rank}, norm(), {column(wide), column(wide)}, row(wide)};
+  return {norm(),
+          {heads, column(query), column(kv), column(kv), row(query), rank},
+          norm(),
+          {column(wide), column(wide)},
+          row(wide)};
 }
 
 // What rank 0 measures while the others follow it.
@@ -121,7 +126,8 @@ void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, DT
   const auto block = make_block(pipeline, sizes, dtype);
   const auto end = sizes.cached() + sizes.tokens;
   const RotaryTable rotary(end, sizes.head_dim);
-  KvCache<HostDevice> cache(pipeline.device(), 1, end, block.attention.heads().kv[pipeline.rank()].size(), sizes.head_dim);
+  const auto kv_heads = block.attention.heads().kv[pipeline.rank()].size();
+  KvCache<HostDevice> cache(pipeline.device(), 1, end, kv_heads, sizes.head_dim);
   for (auto* tensor : {&cache.layer(0).keys, &cache.layer(0).values}) fill_zero(pipeline.stream(), tensor->view());
   std::vector<std::int32_t> positions(static_cast<std::size_t>(sizes.tokens));
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(sizes.cached()));

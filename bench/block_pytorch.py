@@ -4,8 +4,8 @@
 
 Usage: bench/block_pytorch.py [--bin build/cpu/bin] [--width 2048] [--rounds 5] [--tokens 1,128,512] [--dtypes f32,bf16]
 
-n ranks of one core each stand beside PyTorch with n threads. With bf16, PyTorch computes in bf16; Troika reads weights in
-bf16 and computes in f32. Exits with 77 where torch is absent.
+n ranks of one core each stand beside PyTorch with n threads. With bf16, PyTorch computes in bf16; Troika reads weights
+in bf16 and computes in f32. Exits with 77 where torch is absent.
 """
 
 import argparse
@@ -64,7 +64,8 @@ class Block:
         query = self.rotated(self.split(F.linear(h, self.query), self.heads))
         self.keys[:, :, self.cached :] = self.rotated(self.split(F.linear(h, self.key), self.kv_heads))
         self.values[:, :, self.cached :] = self.split(F.linear(h, self.value), self.kv_heads)
-        mixed = F.scaled_dot_product_attention(query, self.keys, self.values, is_causal=self.tokens > 1, enable_gqa=True)
+        mixed = F.scaled_dot_product_attention(query, self.keys, self.values, is_causal=self.tokens > 1,
+                                               enable_gqa=True)
         x = x + F.linear(mixed.transpose(1, 2).reshape(self.tokens, -1), self.output)
         h = F.rms_norm(x, self.norm.shape, self.norm, 1e-5)
         return x + F.linear(F.silu(F.linear(h, self.gate)) * F.linear(h, self.up), self.down)
@@ -117,8 +118,8 @@ def main():
     def median(case, n, field="real_time"):
         return statistics.median(run[field] for run in ours[case, n])
 
-    print(f"Llama block, width {args.width}, milliseconds, median of {args.rounds} rounds in turns; torch {torch.__version__}, "
-          f"load {os.getloadavg()[0]:.1f}")
+    print(f"Llama block, width {args.width}, milliseconds, median of {args.rounds} rounds in turns; "
+          f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
     print(f"{'':12}  {'one core':^28}  {'two cores':^28}  {'Troika, two cores':^21}  {'one core':>8}")
     print(f"{'type tokens':12}  {'PyTorch':>9} {'Troika':>9} {'ratio':>8}  {'PyTorch':>9} {'Troika':>9} {'ratio':>8}  "
           f"{'speed-up':>10} {'all_reduce':>10}  {'of peak':>8}")
@@ -127,8 +128,8 @@ def main():
         for n in (1, 2):
             torch_ms, troika_ms = statistics.median(theirs[case, n]), median(case, n)
             row += f"  {torch_ms:9.2f} {troika_ms:9.2f} {troika_ms / torch_ms:8.2f}"
-        row += f"  {median(case, 1) / median(case, 2):10.2f} {median(case, 2, 'all_reduce'):10.1%}  {median(case, 1, 'of_peak'):8.1%}"
-        print(row)
+        speed_up, share, of_peak = median(case, 1) / median(case, 2), median(case, 2, "all_reduce"), median(case, 1, "of_peak")
+        print(f"{row}  {speed_up:10.2f} {share:10.1%}  {of_peak:8.1%}")
 
 
 if __name__ == "__main__":

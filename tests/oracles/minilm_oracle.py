@@ -96,9 +96,9 @@ def main():
             print(f"SKIPPED: {PACKAGE} cannot be had: {reason}")
             return 77
         want_ids, want = expected(folder)
-        done = subprocess.run([os.path.join(sys.argv[1], "tool_embed"), str(folder), *WORLDS],
-                              input="".join(text.encode().hex() + "\n" for text in TEXTS), capture_output=True, text=True,
-                              timeout=900)
+        lines = "".join(text.encode().hex() + "\n" for text in TEXTS)
+        done = subprocess.run([os.path.join(sys.argv[1], "tool_embed"), str(folder), *WORLDS], input=lines,
+                              capture_output=True, text=True, timeout=900)
         if done.returncode != 0:
             print(f"FAIL: tool_embed ended with {done.returncode}: {done.stderr.strip()}")
             return 1
