@@ -128,7 +128,8 @@ def main():
         for n in (1, 2):
             torch_ms, troika_ms = statistics.median(theirs[case, n]), median(case, n)
             row += f"  {torch_ms:9.2f} {troika_ms:9.2f} {troika_ms / torch_ms:8.2f}"
-        speed_up, share, of_peak = median(case, 1) / median(case, 2), median(case, 2, "all_reduce"), median(case, 1, "of_peak")
+        speed_up = median(case, 1) / median(case, 2)
+        share, of_peak = median(case, 2, "all_reduce"), median(case, 1, "of_peak")
         print(f"{row}  {speed_up:10.2f} {share:10.1%}  {of_peak:8.1%}")
 
 

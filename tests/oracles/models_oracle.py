@@ -4,10 +4,10 @@
 
     models_oracle.py FOLDER_OF_THE_TOOLS
 
-Makes models with transformers, saves them as Hugging Face folders, and runs `tool_forward` on worlds of 1 to 8 ranks with
-even and uneven shares. Logits (hidden states of encoders) must be within 2e-4 of the largest one, and greedy decoding must
-give the same tokens. The reference is transformers in f32 without a cache. Exits with 77 (skipped) where torch or
-transformers is absent.
+Makes models with transformers, saves them as Hugging Face folders, and runs `tool_forward` on worlds of 1 to 8 ranks
+with even and uneven shares. Logits (hidden states of encoders) must be within 2e-4 of the largest one, and greedy
+decoding must give the same tokens. The reference is transformers in f32 without a cache. Exits with 77 (skipped) where
+torch or transformers is absent.
 """
 
 import os
