@@ -77,7 +77,7 @@ class Gang {
   // body(index) must not throw. `queue_of(index)` is the queue of that member's lane. Returns when all have returned;
   // the caller holds the gang's lock.
   template <class Body, class QueueOf>
-  void run(Body& body, QueueOf&& queue_of, Patience patience) {
+  void run(Body& body, QueueOf&& queue_of, Patience& patience) {
     body_ = [](void* context, int index) { (*static_cast<Body*>(context))(index); };
     context_ = &body;
     running_.value().store(static_cast<std::uint32_t>(members_.size()), std::memory_order_relaxed);

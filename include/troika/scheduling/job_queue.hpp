@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 
 #include <troika/device/host/team.hpp>
@@ -8,19 +9,28 @@
 
 namespace troika::detail {
 
-// How long a waiting thread spins before it sleeps: about as long as waking it would take. It never yields: on a busy
-// machine a yield gives away whole time slices, and a sleeper is woken sooner.
-struct Patience {
-  int pauses = 0;
+// How long a waiting thread spins before it sleeps: at most about as long as waking it would take, and less while spinning
+// does not pay, as on a busy machine. It never yields: there a yield gives away whole time slices, and a sleeper is woken
+// sooner. Of one thread at a time.
+class Patience {
+ public:
+  explicit Patience(int most = 0) : most_(most), pauses_(most) {}
 
   template <class Ready>
-  bool until(Ready&& ready) const {
-    for (int i = 0; i < pauses; ++i) {
-      if (ready()) return true;
+  bool until(Ready&& ready) {
+    for (int i = 0; i < pauses_; ++i) {
+      if (ready()) {
+        pauses_ = std::min(most_, 2 * pauses_ + 1);
+        return true;
+      }
       pause_core();
     }
+    pauses_ = std::max(pauses_ / 2, most_ / 32);
     return ready();
   }
+
+ private:
+  int most_, pauses_;
 };
 
 // What a lane runs. Intrusive, so that queueing allocates nothing; whoever makes a job keeps it alive until it ran.
@@ -48,7 +58,7 @@ class JobQueue {
   }
 
   // All jobs there are, the first to come first, linked by `next`. Waits for one.
-  Job* take(Patience patience) noexcept {
+  Job* take(Patience& patience) noexcept {
     if (!patience.until([&] { return head_.load(std::memory_order_relaxed) != nullptr; })) sleep();
     Job* newest = head_.exchange(nullptr, std::memory_order_acquire);
     Job* jobs = nullptr;

@@ -145,7 +145,7 @@ class TaskNode : public Job {
     Link* next = nullptr;
   };
   static constexpr std::uint32_t finished = 1, awaited = 2;
-  static constexpr int spins = 500;
+  static constexpr int spins = 200;
 
   // In the list of dependents: no more are taken. A task is no dependent of its own, so its link is free to say so.
   Link* closed() noexcept { return &one_link_; }

@@ -372,7 +372,7 @@ class TaskScheduler final : private detail::TaskHome {
   std::vector<D> devices_;
   SchedulerOptions options_;
   mutable detail::DeviceBoard<A, D> board_;
-  detail::Patience patience_;
+  detail::Patience patience_;  // of the thread that holds the lock of the gang
   detail::Gang gang_;
   RecordRing off_lane_records_;
   std::atomic<bool> stopping_{false};
