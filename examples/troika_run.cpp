@@ -146,7 +146,7 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
   std::printf("%s", prompt.c_str());
   const auto result = answer(model, {prompt}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
                              [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace);
-  std::printf("\n\n%zu tokens in %.2f s, prompt included\n", result.count(), result.seconds);
+  std::printf("\n\n%zu tokens in %.1f ms, prompt included\n", result.count(), 1e3 * result.seconds);
 }
 
 void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {

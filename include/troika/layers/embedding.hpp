@@ -40,18 +40,24 @@ class VocabParallelEmbedding {
   }
 
   // The table as output projection, for models that tie the two: hidden state -> logits, Replicate -> Shard<1>.
-  auto as_projection() const {
-    return [this](const DTensor<float, Replicate, D>& x, auto& stream) {
-      Tensor<float, D> y(stream.device(), {x.shape()[0], table_.shape()[0]});
-      table_.visit([&](auto table) { linear(stream, x.local(), table, y.view()); });
-      return DTensor<float, Shard<1>, D>(std::move(y), partition_, rank_);
-    };
-  }
+  auto as_projection() const { return Projection{this}; }
 
   const Weight<D>& table() const { return table_; }
   const Partition& partition() const { return partition_; }
 
  private:
+  struct Projection {
+    static constexpr std::string_view name = "logits";
+    const VocabParallelEmbedding* embedding;
+
+    template <class S>
+    DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+      Tensor<float, D> y(stream.device(), {x.shape()[0], embedding->table_.shape()[0]});
+      embedding->table_.visit([&](auto table) { linear(stream, x.local(), table, y.view()); });
+      return {std::move(y), embedding->partition_, embedding->rank_};
+    }
+  };
+
   Weight<D> table_;
   Partition partition_;
   int rank_ = 0;
