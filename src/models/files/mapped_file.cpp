@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <troika/models/files/mapped_file.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <string>
@@ -71,10 +72,14 @@ MappedFile::~MappedFile() {
 void MappedFile::release(std::span<const std::byte> part) const noexcept {
   if (part.empty() || data_ == nullptr) return;
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<std::uintptr_t>(part.data());
-  const auto first = (begin + page - 1) / page * page;
-  const auto last = (begin + part.size()) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  // Linux maps more than the page that is read: 64 KiB around it, or the whole folio that it cached, 2 MiB at most.
+  // That would add up over many tensors, at both ends of each rank's part.
+  constexpr std::uintptr_t around = std::uintptr_t{2} << 20;
+  const auto begin = reinterpret_cast<std::uintptr_t>(part.data()), end = begin + part.size();
+  const auto file_begin = reinterpret_cast<std::uintptr_t>(data_), file_end = file_begin + size_;
+  const auto first = (begin - std::min(around, begin - file_begin)) / page * page;
+  const auto last = (end + std::min(around, file_end - end) + page - 1) / page * page;
+  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 }  // namespace troika::models

@@ -23,8 +23,8 @@ class MappedFile {
   std::size_t size() const { return size_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
-  // Gives the whole pages inside of `part` (a piece of bytes()) back to the operating system. They stay readable, from
-  // the file again; only resident memory falls.
+  // Gives the pages of `part` (a piece of bytes()), and those that the operating system mapped around it, back to it. They
+  // stay readable, from the file again, for whoever still reads them; only resident memory falls.
   void release(std::span<const std::byte> part) const noexcept;
 
  private:
