@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Time of collectives between threads, by size, beside what memory allows. Ranks are pinned to cores, round robin; rank 0
-// measures. bench/compare_collectives puts the times beside those of MPI.
+// Time of collectives between threads, by size, beside what memory allows. Ranks are pinned to cores, round robin; rank
+// 0 measures. bench/compare_collectives puts the times beside those of MPI.
 
 #include <benchmark/benchmark.h>
 
@@ -52,7 +52,8 @@ void on_ranks(int ranks, F&& body) {
 template <class Call>
 void measure(benchmark::State& state, std::size_t floats_in, std::size_t floats_out, Call&& call) {
   const int ranks = static_cast<int>(state.range(0));
-  const auto batch = std::max<std::int64_t>(1, std::min<std::int64_t>(200, (1 << 22) / static_cast<std::int64_t>(4 * std::max(floats_in, floats_out) + 1)));
+  const auto batch = std::max<std::int64_t>(
+      1, std::min<std::int64_t>(200, (1 << 22) / static_cast<std::int64_t>(4 * std::max(floats_in, floats_out) + 1)));
   on_ranks(ranks, [&](auto& communication) {
     std::vector<float> in(floats_in, 1e-3f), out(floats_out);
     const auto once = [&] { call(communication, std::span<float>(in), std::span<float>(out)); };
@@ -64,7 +65,8 @@ void measure(benchmark::State& state, std::size_t floats_in, std::size_t floats_
         communication.barrier();
         const auto begin = Clock::now();
         for (std::int64_t i = 0; i < batch; ++i) once();
-        state.SetIterationTime(std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(batch));
+        state.SetIterationTime(std::chrono::duration<double>(Clock::now() - begin).count() /
+                               static_cast<double>(batch));
       }
       more = 0;
       communication.broadcast(std::span(&more, 1), Root{0});
@@ -79,12 +81,13 @@ void measure(benchmark::State& state, std::size_t floats_in, std::size_t floats_
   });
 }
 
-// algbw: bytes of the larger buffer per second. busbw: what crosses between ranks if nothing is sent twice, as nccl-tests
-// count it.
+// algbw: bytes of the larger buffer per second. busbw: what crosses between ranks if nothing is sent twice, as
+// nccl-tests count it.
 void count_bandwidth(benchmark::State& state, std::size_t bytes, double bus_factor) {
   const auto rate = benchmark::Counter::kIsIterationInvariantRate;
   state.counters["algbw"] = benchmark::Counter(static_cast<double>(bytes), rate, benchmark::Counter::kIs1000);
-  state.counters["busbw"] = benchmark::Counter(static_cast<double>(bytes) * bus_factor, rate, benchmark::Counter::kIs1000);
+  state.counters["busbw"] =
+      benchmark::Counter(static_cast<double>(bytes) * bus_factor, rate, benchmark::Counter::kIs1000);
 }
 
 void all_reduce(benchmark::State& state) {
@@ -95,13 +98,16 @@ void all_reduce(benchmark::State& state) {
 }
 void all_gather(benchmark::State& state) {
   const auto ranks = static_cast<double>(state.range(0));
-  const auto bytes = static_cast<std::size_t>(state.range(1)), part = bytes / 4 / static_cast<std::size_t>(state.range(0));
-  measure(state, part, part * static_cast<std::size_t>(state.range(0)), [](auto& c, auto in, auto out) { c.all_gather(in, out); });
+  const auto bytes = static_cast<std::size_t>(state.range(1)),
+             part = bytes / 4 / static_cast<std::size_t>(state.range(0));
+  measure(state, part, part * static_cast<std::size_t>(state.range(0)),
+          [](auto& c, auto in, auto out) { c.all_gather(in, out); });
   count_bandwidth(state, bytes, (ranks - 1) / ranks);
 }
 void reduce_scatter(benchmark::State& state) {
   const auto ranks = static_cast<double>(state.range(0));
-  const auto bytes = static_cast<std::size_t>(state.range(1)), part = bytes / 4 / static_cast<std::size_t>(state.range(0));
+  const auto bytes = static_cast<std::size_t>(state.range(1)),
+             part = bytes / 4 / static_cast<std::size_t>(state.range(0));
   measure(state, part * static_cast<std::size_t>(state.range(0)), part,
           [](auto& c, auto in, auto out) { c.reduce_scatter(in, out); });
   count_bandwidth(state, bytes, (ranks - 1) / ranks);
@@ -110,20 +116,22 @@ void barrier(benchmark::State& state) {
   measure(state, 1, 1, [](auto& c, auto, auto) { c.barrier(); });
 }
 
-// What an all_reduce of this size cannot beat: each rank reads its part of all inputs and writes it to all outputs, nobody
-// waits for anybody inside. One rank a core.
+// What an all_reduce of this size cannot beat: each rank reads its part of all inputs and writes it to all outputs,
+// nobody waits for anybody inside. One rank a core.
 void memory_limit(benchmark::State& state) {
   const auto bytes = static_cast<std::size_t>(state.range(1));
   const auto ranks = static_cast<std::size_t>(state.range(0));
   std::vector<std::vector<float>> in(ranks, std::vector<float>(bytes / 4, 1.0f)), out = in;
   const auto batch = std::max<std::size_t>(1, std::min<std::size_t>(200, (1 << 22) / bytes));
   on_ranks(state.range(0) > cores() ? cores() : static_cast<int>(ranks), [&](auto& communication) {
-    const std::size_t begin = bytes / 4 / ranks * static_cast<std::size_t>(communication.rank()), end = begin + bytes / 4 / ranks;
+    const std::size_t begin = bytes / 4 / ranks * static_cast<std::size_t>(communication.rank()),
+                      end = begin + bytes / 4 / ranks;
     const auto once = [&] {
       for (std::size_t i = begin; i < end; i += 16) {
         float sum[16];
         std::memcpy(sum, &in[0][i], sizeof sum);
-        for (std::size_t r = 1; r < ranks; ++r) for (std::size_t k = 0; k < 16; ++k) sum[k] += in[r][i + k];
+        for (std::size_t r = 1; r < ranks; ++r)
+          for (std::size_t k = 0; k < 16; ++k) sum[k] += in[r][i + k];
         for (auto& to : out) std::memcpy(&to[i], sum, sizeof sum);
       }
     };
@@ -138,12 +146,14 @@ void memory_limit(benchmark::State& state) {
         follow();
         const auto start = Clock::now();
         for (std::size_t i = 0; i < batch; ++i) once();
-        state.SetIterationTime(std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(batch));
+        state.SetIterationTime(std::chrono::duration<double>(Clock::now() - start).count() /
+                               static_cast<double>(batch));
       }
       more = 0;
       follow();
     } else {
-      while (follow()) for (std::size_t i = 0; i < batch; ++i) once();
+      while (follow())
+        for (std::size_t i = 0; i < batch; ++i) once();
     }
   });
   count_bandwidth(state, bytes, 2 * (static_cast<double>(ranks) - 1) / static_cast<double>(ranks));
@@ -166,7 +176,8 @@ BENCHMARK(all_gather)->Apply(by_size);
 BENCHMARK(reduce_scatter)->Apply(by_size);
 BENCHMARK(memory_limit)->Apply(limits);
 
-// --samples RANKS BATCHES: the times of all_reduce in a form that compare_collectives reads, as collectives_mpi prints them.
+// --samples RANKS BATCHES: the times of all_reduce in a form that compare_collectives reads, as collectives_mpi prints
+// them.
 int print_samples(int ranks, int batches) {
   on_ranks(ranks, [&](auto& communication) {
     std::vector<float> in((64 << 20) / 4, 1e-3f), out(in.size());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The times of MPI_Allreduce in the form of `bench_collectives --samples`: one line a size, "bytes us us ...", where 1 byte
-// stands for a barrier. Usage: mpirun -n RANKS bench_collectives_mpi BATCHES
+// The times of MPI_Allreduce in the form of `bench_collectives --samples`: one line a size, "bytes us us ...", where 1
+// byte stands for a barrier. Usage: mpirun -n RANKS bench_collectives_mpi BATCHES
 
 #include <mpi.h>
 
@@ -35,7 +35,9 @@ int main(int argc, char** argv) {
   };
   time(1, [] { MPI_Barrier(MPI_COMM_WORLD); });
   for (std::size_t bytes = 1 << 10; bytes <= in.size() * 4; bytes *= 4) {
-    time(bytes, [&] { MPI_Allreduce(in.data(), out.data(), static_cast<int>(bytes / 4), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD); });
+    time(bytes, [&] {
+      MPI_Allreduce(in.data(), out.data(), static_cast<int>(bytes / 4), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+    });
   }
   MPI_Finalize();
 }

@@ -237,7 +237,8 @@ TEMPLATE_TEST_CASE("split makes groups that are ordered by key and count for the
   });
   for (int r = 0; r < ranks; ++r) {
     std::vector<int> members;
-    for (int other = ranks - 1; other >= 0; --other) if (other % 2 == r % 2) members.push_back(other);
+    for (int other = ranks - 1; other >= 0; --other)
+      if (other % 2 == r % 2) members.push_back(other);
     int place = 0, sum = std::accumulate(members.begin(), members.end(), 0);
     while (members[static_cast<std::size_t>(place)] != r) ++place;
     const int size = static_cast<int>(members.size());
@@ -248,8 +249,8 @@ TEMPLATE_TEST_CASE("split makes groups that are ordered by key and count for the
   }
 }
 
-TEMPLATE_TEST_CASE("Wrong arguments name the valid ones, send nothing and leave the communication usable", "[communication]",
-                   OnThreads, OnSimulated) {
+TEMPLATE_TEST_CASE("Wrong arguments name the valid ones, send nothing and leave the communication usable",
+                   "[communication]", OnThreads, OnSimulated) {
   TestType on(1);
   const auto texts = run_ranks(2, [&](auto& rank) {
     Communication c{rank, on.transport()};
@@ -269,8 +270,10 @@ TEMPLATE_TEST_CASE("Wrong arguments name the valid ones, send nothing and leave 
     attempt([&] { c.reduce_scatter(std::span(b), std::span(a)); });
     attempt([&] { c.all_gather(std::span(a), std::span(b), short_counts); });
     attempt([&] { c.all_gather(std::span(a), std::span(b), wrong_sum); });
-    if (c.rank() == 0) attempt([&] { c.all_gather(std::span(a), std::span(b), wrong_own); });
-    else attempt([&] { c.all_gather(std::span(a).first(3), std::span(b), wrong_own); });
+    if (c.rank() == 0)
+      attempt([&] { c.all_gather(std::span(a), std::span(b), wrong_own); });
+    else
+      attempt([&] { c.all_gather(std::span(a).first(3), std::span(b), wrong_own); });
     attempt([&] { c.reduce_scatter(std::span(b), std::span(a), huge); });
     attempt([&] { c.broadcast(std::span(a), Root{2}); });
     attempt([&] { c.broadcast(std::span(a), Root{-1}); });
@@ -285,7 +288,8 @@ TEMPLATE_TEST_CASE("Wrong arguments name the valid ones, send nothing and leave 
   });
   for (const auto& text : texts) {
     using Catch::Matchers::ContainsSubstring;
-    CHECK_THAT(text, ContainsSubstring("all_reduce over 2 ranks: in has 4 elements and out 7; a valid size of out is 4"));
+    CHECK_THAT(text,
+               ContainsSubstring("all_reduce over 2 ranks: in has 4 elements and out 7; a valid size of out is 4"));
     CHECK_THAT(text, ContainsSubstring("a valid size of out is 8"));
     CHECK_THAT(text, ContainsSubstring("one count per rank is needed, 2 in all, not 1"));
     CHECK_THAT(text, ContainsSubstring("root: 2 is no rank; there are 0 to 1"));
@@ -297,18 +301,24 @@ TEMPLATE_TEST_CASE("Wrong arguments name the valid ones, send nothing and leave 
 }
 
 TEST_CASE("A deadline of zero is refused") {
-  CHECK_THROWS_AS(run_ranks(1, [](auto& rank) { Communication c{rank, Threads{}, {.deadline = std::chrono::seconds(0)}}; }),
+  CHECK_THROWS_AS(run_ranks(1,
+                            [](auto& rank) {
+                              Communication c{rank, Threads{}, {.deadline = std::chrono::seconds(0)}};
+                            }),
                   Error);
 }
 
 TEST_CASE("Collectives appear in the trace with their bytes", "[communication]") {
   Trace trace;
-  run_ranks(2, [](auto& rank) {
-    Communication c{rank, Threads{}};
-    std::vector<float> data(10);
-    c.all_reduce(std::span(data));
-    c.barrier();
-  }, &trace);
+  run_ranks(
+      2,
+      [](auto& rank) {
+        Communication c{rank, Threads{}};
+        std::vector<float> data(10);
+        c.all_reduce(std::span(data));
+        c.barrier();
+      },
+      &trace);
   std::ostringstream json;
   trace.write(json);
   using Catch::Matchers::ContainsSubstring;

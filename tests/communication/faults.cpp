@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Random programs of collectives in which one rank stops, throws, leaves, diverges or is slow. Every run must end, no rank
-// may see a wrong number, and every survivor must be told who and where. A failing check prints the seed:
+// Random programs of collectives in which one rank stops, throws, leaves, diverges or is slow. Every run must end, no
+// rank may see a wrong number, and every survivor must be told who and where. A failing check prints the seed:
 // TROIKA_FAULT_SEED=<seed> replays that run alone. TROIKA_FAULT_RUNS sets how many are made.
 
 #include <algorithm>
@@ -25,11 +25,21 @@ using namespace troika::test;
 namespace {
 
 enum class Kind { none, stop, throws_inside, throws_outside, leaves, diverges, diverges_inside, slow, a_bit_slow };
-constexpr const char* kind_names[] = {"none",   "stop",     "throws_inside",   "throws_outside", "leaves",
-                                      "diverges", "diverges_inside", "slow", "a_bit_slow"};
+constexpr const char* kind_names[] = {
+    "none", "stop", "throws_inside", "throws_outside", "leaves", "diverges", "diverges_inside", "slow", "a_bit_slow"};
 
 struct Step {
-  enum class What { all_reduce, all_gather, uneven_gather, reduce_scatter, broadcast, all_to_all, barrier, ring, group };
+  enum class What {
+    all_reduce,
+    all_gather,
+    uneven_gather,
+    reduce_scatter,
+    broadcast,
+    all_to_all,
+    barrier,
+    ring,
+    group
+  };
   static constexpr int kinds = 9;
   What what = What::barrier;
   DType dtype = DType::f32;
@@ -44,8 +54,8 @@ struct Plan {
   int ranks = 2, guilty = 0;
   Kind kind = Kind::none;
   std::vector<Step> steps;
-  std::size_t at = 0;       // index of the step at which the rank throws, leaves or diverges
-  std::uint64_t inside = 1; // number of the step in the fabric at which it stops, throws, diverges or is slow
+  std::size_t at = 0;        // index of the step at which the rank throws, leaves or diverges
+  std::uint64_t inside = 1;  // number of the step in the fabric at which it stops, throws, diverges or is slow
   bool has_groups = false;
 
   std::string describe() const {
@@ -143,17 +153,21 @@ class Runner {
     switch (step.what) {
       case Step::What::all_reduce: {
         const auto in = of(me, step.count);
-        call("all_reduce", step.count, [&](auto out) { c_.all_reduce(std::span<const E>(in), out, step.reduction); },
-             [&] { return sum(step.count); });
+        call(
+            "all_reduce", step.count, [&](auto out) { c_.all_reduce(std::span<const E>(in), out, step.reduction); },
+            [&] { return sum(step.count); });
         break;
       }
       case Step::What::all_gather: {
         const auto in = of(me, step.count);
-        call("all_gather", step.count * ranks, [&](auto out) { c_.all_gather(std::span<const E>(in), out); }, [&] {
-          std::vector<E> all;
-          for (int r = 0; r < n; ++r) for (const E& e : of(r, step.count)) all.push_back(e);
-          return all;
-        });
+        call(
+            "all_gather", step.count * ranks, [&](auto out) { c_.all_gather(std::span<const E>(in), out); },
+            [&] {
+              std::vector<E> all;
+              for (int r = 0; r < n; ++r)
+                for (const E& e : of(r, step.count)) all.push_back(e);
+              return all;
+            });
         break;
       }
       case Step::What::uneven_gather: {
@@ -161,44 +175,55 @@ class Runner {
         std::size_t total = 0;
         for (std::size_t r = 0; r < ranks; ++r) total += counts.emplace_back((r * 3 + step.seed) % 4 * step.count);
         const auto in = of(me, counts[mine]);
-        call("all_gather", total, [&](auto out) { c_.all_gather(std::span<const E>(in), out, counts); }, [&] {
-          std::vector<E> all;
-          for (int r = 0; r < n; ++r) for (const E& e : of(r, counts[static_cast<std::size_t>(r)])) all.push_back(e);
-          return all;
-        });
+        call(
+            "all_gather", total, [&](auto out) { c_.all_gather(std::span<const E>(in), out, counts); },
+            [&] {
+              std::vector<E> all;
+              for (int r = 0; r < n; ++r)
+                for (const E& e : of(r, counts[static_cast<std::size_t>(r)])) all.push_back(e);
+              return all;
+            });
         break;
       }
       case Step::What::reduce_scatter: {
         const auto in = of(me, step.count * ranks);
-        call("reduce_scatter", step.count,
-             [&](auto out) { c_.reduce_scatter(std::span<const E>(in), out, step.reduction); }, [&] {
-               const auto all = sum(step.count * ranks);
-               const auto begin = all.begin() + static_cast<std::ptrdiff_t>(step.count * mine);
-               return std::vector<E>(begin, begin + static_cast<std::ptrdiff_t>(step.count));
-             });
+        call(
+            "reduce_scatter", step.count,
+            [&](auto out) { c_.reduce_scatter(std::span<const E>(in), out, step.reduction); },
+            [&] {
+              const auto all = sum(step.count * ranks);
+              const auto begin = all.begin() + static_cast<std::ptrdiff_t>(step.count * mine);
+              return std::vector<E>(begin, begin + static_cast<std::ptrdiff_t>(step.count));
+            });
         break;
       }
       case Step::What::broadcast: {
         const auto in = of(me, step.count);
-        call("broadcast", step.count, [&](auto out) { c_.broadcast(out, Root{step.root}); },
-             [&] { return of(step.root, step.count); }, in);
+        call(
+            "broadcast", step.count, [&](auto out) { c_.broadcast(out, Root{step.root}); },
+            [&] { return of(step.root, step.count); }, in);
         break;
       }
       case Step::What::all_to_all: {
         const std::vector<std::size_t> counts(ranks, step.count);
         const auto in = of(me, step.count * ranks);
-        call("all_to_all", step.count * ranks,
-             [&](auto out) { c_.all_to_all(std::span<const E>(in), counts, out, counts); }, [&] {
-               std::vector<E> all;
-               for (int r = 0; r < n; ++r) {
-                 const auto from = of(r, step.count * ranks);
-                 for (std::size_t i = 0; i < step.count; ++i) all.push_back(from[mine * step.count + i]);
-               }
-               return all;
-             });
+        call(
+            "all_to_all", step.count * ranks,
+            [&](auto out) { c_.all_to_all(std::span<const E>(in), counts, out, counts); },
+            [&] {
+              std::vector<E> all;
+              for (int r = 0; r < n; ++r) {
+                const auto from = of(r, step.count * ranks);
+                for (std::size_t i = 0; i < step.count; ++i) all.push_back(from[mine * step.count + i]);
+              }
+              return all;
+            });
         break;
       }
-      case Step::What::barrier: call("barrier", 0, [&](auto) { c_.barrier(); }, [] { return std::vector<E>(); }); break;
+      case Step::What::barrier:
+        call(
+            "barrier", 0, [&](auto) { c_.barrier(); }, [] { return std::vector<E>(); });
+        break;
       case Step::What::ring: {
         const int next = (me + 1) % n, previous = (me + n - 1) % n;
         const auto in = of(me, step.count);
@@ -270,8 +295,10 @@ void follow(const Plan& plan, R& rank, T transport, CommunicationOptions options
       }
       stall();
     }
-    if (step.dtype == DType::f32) Runner<float, decltype(c)>(c, report, messages).run(step);
-    else Runner<std::int32_t, decltype(c)>(c, report, messages).run(step);
+    if (step.dtype == DType::f32)
+      Runner<float, decltype(c)>(c, report, messages).run(step);
+    else
+      Runner<std::int32_t, decltype(c)>(c, report, messages).run(step);
   }
   report.ended = true;
 }
@@ -288,8 +315,8 @@ std::string judge(const Plan& plan, const std::vector<Outcome<bool>>& outcomes, 
     const auto& outcome = outcomes[static_cast<std::size_t>(r)];
     const auto& report = reports[static_cast<std::size_t>(r)];
     const auto complain = [&](const std::string& what) {
-      text += plan.describe() + "\n  rank " + std::to_string(r) + " " + what + "; last call " + report.operation + " #" +
-              std::to_string(report.sequence) + "; threw: " + outcome.what() + "\n";
+      text += plan.describe() + "\n  rank " + std::to_string(r) + " " + what + "; last call " + report.operation +
+              " #" + std::to_string(report.sequence) + "; threw: " + outcome.what() + "\n";
     };
     if (report.wrong_numbers) complain("saw wrong numbers");
     if (report.touched_output) complain("had its output written in spite of the mismatch");
@@ -337,8 +364,9 @@ constexpr bool sanitized = false;
 #endif
 
 std::string run_simulated(std::uint64_t seed, std::uint64_t* history = nullptr) {
-  constexpr Kind kinds[] = {Kind::none,   Kind::stop,     Kind::stop,            Kind::throws_inside, Kind::throws_outside,
-                            Kind::leaves, Kind::diverges, Kind::diverges_inside, Kind::slow,          Kind::a_bit_slow};
+  constexpr Kind kinds[] = {Kind::none,           Kind::stop,      Kind::stop,     Kind::throws_inside,
+                            Kind::throws_outside, Kind::leaves,    Kind::diverges, Kind::diverges_inside,
+                            Kind::slow,           Kind::a_bit_slow};
   const Plan plan = make_plan(seed, kinds);
   SimulatedOptions options{.seed = seed};
   const auto inject = [&](SimulatedFailure::Kind kind, double seconds = 0) {
@@ -370,7 +398,7 @@ std::string run_simulated(std::uint64_t seed, std::uint64_t* history = nullptr) 
 }
 
 std::string run_threads(std::uint64_t seed) {
-  constexpr Kind kinds[] = {Kind::none,     Kind::throws_outside, Kind::leaves, Kind::diverges, Kind::throws_outside,
+  constexpr Kind kinds[] = {Kind::none,     Kind::throws_outside, Kind::leaves,   Kind::diverges, Kind::throws_outside,
                             Kind::diverges, Kind::leaves,         Kind::diverges, Kind::diverges, Kind::stop};
   Plan plan = make_plan(seed, kinds);
   // Once in a while with messages that are read in place.
@@ -383,7 +411,9 @@ std::string run_threads(std::uint64_t seed) {
   const auto outcomes = try_ranks(plan.ranks, [&](auto& rank) {
     struct Leaving {
       std::atomic<int>* survivors;
-      ~Leaving() { if (survivors) --*survivors; }
+      ~Leaving() {
+        if (survivors) --*survivors;
+      }
     } leaving{rank.rank() == plan.guilty ? nullptr : &survivors};
     follow(plan, rank, transport, {.deadline = deadline}, reports[static_cast<std::size_t>(rank.rank())], [&] {
       if (!stops) return;
@@ -406,8 +436,10 @@ void run_seeds(std::uint64_t runs, F&& run) {
 
 }  // namespace
 
-TEST_CASE("10,000 seeded faults on Simulated: nothing hangs, no wrong number, each survivor is told who and where", "[faults]") {
-  run_seeds(number_from("TROIKA_FAULT_RUNS", sanitized ? 500 : 10'000), [](std::uint64_t seed) { return run_simulated(seed); });
+TEST_CASE("10,000 seeded faults on Simulated: nothing hangs, no wrong number, each survivor is told who and where",
+          "[faults]") {
+  run_seeds(number_from("TROIKA_FAULT_RUNS", sanitized ? 500 : 10'000),
+            [](std::uint64_t seed) { return run_simulated(seed); });
 }
 
 TEST_CASE("A seed replays the same interleaving", "[faults]") {

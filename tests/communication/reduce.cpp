@@ -32,9 +32,12 @@ std::vector<E> reduce_all(const std::vector<std::vector<E>>& in, Reduction op, C
   return out;
 }
 
-template <class E> bool is_nan(E value) {
-  if constexpr (std::is_integral_v<E>) return false;
-  else return std::isnan(static_cast<float>(value));
+template <class E>
+bool is_nan(E value) {
+  if constexpr (std::is_integral_v<E>)
+    return false;
+  else
+    return std::isnan(static_cast<float>(value));
 }
 
 }  // namespace
@@ -53,21 +56,24 @@ TEMPLATE_TEST_CASE("A reduction gives the bits of a plain loop, for every instru
             wanted[i] = reduced(terms, op);
           }
           const auto got = reduce_all(in, op, level);
-          if (!same_bits(got, wanted)) FAIL_CHECK(to_string(level) << " " << inputs << " inputs of " << count << " " << to_string(op));
+          if (!same_bits(got, wanted))
+            FAIL_CHECK(to_string(level) << " " << inputs << " inputs of " << count << " " << to_string(op));
         }
       }
     }
   }
 }
 
-TEMPLATE_TEST_CASE("Every 16-bit float passes through unchanged, and every pair of a sample is rounded once", "[reduce]",
-                   f16, bf16) {
+TEMPLATE_TEST_CASE("Every 16-bit float passes through unchanged, and every pair of a sample is rounded once",
+                   "[reduce]", f16, bf16) {
   std::vector<TestType> all;
-  for (std::uint32_t bits = 0; bits < 65536; ++bits) all.push_back(TestType::from_bits(static_cast<std::uint16_t>(bits)));
+  for (std::uint32_t bits = 0; bits < 65536; ++bits)
+    all.push_back(TestType::from_bits(static_cast<std::uint16_t>(bits)));
   for (const CpuLevel level : levels()) {
     const auto alone = reduce_all<TestType>({all}, Reduction::sum, level);
     std::size_t wrong = 0;
-    for (std::size_t i = 0; i < all.size(); ++i) wrong += is_nan(all[i]) ? !is_nan(alone[i]) : alone[i].bits != all[i].bits;
+    for (std::size_t i = 0; i < all.size(); ++i)
+      wrong += is_nan(all[i]) ? !is_nan(alone[i]) : alone[i].bits != all[i].bits;
     CHECK(wrong == 0);
     for (std::uint64_t round = 0; round < 40; ++round) {
       std::vector<TestType> others;
@@ -80,8 +86,10 @@ TEMPLATE_TEST_CASE("Every 16-bit float passes through unchanged, and every pair 
         const TestType sum(static_cast<float>(all[i]) + static_cast<float>(others[i]));
         wrong += is_nan(sum) ? !is_nan(sums[i]) : sums[i].bits != sum.bits;
         const float a = static_cast<float>(all[i]), b = static_cast<float>(others[i]);
-        if (std::isnan(a) || std::isnan(b)) wrong += !is_nan(maxima[i]);
-        else wrong += static_cast<float>(maxima[i]) != std::max(a, b);
+        if (std::isnan(a) || std::isnan(b))
+          wrong += !is_nan(maxima[i]);
+        else
+          wrong += static_cast<float>(maxima[i]) != std::max(a, b);
       }
     }
     CHECK(wrong == 0);
@@ -91,7 +99,8 @@ TEMPLATE_TEST_CASE("Every 16-bit float passes through unchanged, and every pair 
 TEST_CASE("A NaN wins a maximum, from whichever rank", "[reduce]") {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   for (const CpuLevel level : levels()) {
-    const auto result = reduce_all<float>({{nan, 1, 1, -inf, -1}, {1, nan, 1, -inf, inf}, {2, 2, nan, -inf, 0}}, Reduction::max, level);
+    const auto result =
+        reduce_all<float>({{nan, 1, 1, -inf, -1}, {1, nan, 1, -inf, inf}, {2, 2, nan, -inf, 0}}, Reduction::max, level);
     CHECK((std::isnan(result[0]) && std::isnan(result[1]) && std::isnan(result[2])));
     CHECK(result[3] == -inf);
     CHECK(result[4] == inf);
@@ -100,7 +109,8 @@ TEST_CASE("A NaN wins a maximum, from whichever rank", "[reduce]") {
 
 TEST_CASE("Integer sums wrap around", "[reduce]") {
   for (const CpuLevel level : levels()) {
-    CHECK(reduce_all<std::int8_t>({{127, -128}, {1, -1}}, Reduction::sum, level) == std::vector<std::int8_t>{-128, 127});
+    CHECK(reduce_all<std::int8_t>({{127, -128}, {1, -1}}, Reduction::sum, level) ==
+          std::vector<std::int8_t>{-128, 127});
     CHECK(reduce_all<std::uint8_t>({{255}, {2}}, Reduction::sum, level) == std::vector<std::uint8_t>{1});
     CHECK(reduce_all<std::int32_t>({{INT32_MAX}, {1}}, Reduction::sum, level) == std::vector<std::int32_t>{INT32_MIN});
   }

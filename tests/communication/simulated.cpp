@@ -24,8 +24,10 @@ TEST_CASE("A message takes latency and size over bandwidth, on both clocks", "[s
     Communication c{rank, Simulated{fabric}};
     std::vector<std::uint8_t> data(5000);
     if (c.rank() == 0) fabric.compute(0, 0.5);
-    if (c.rank() == 0) c.send(std::span(data), 1);
-    else c.recv(std::span(data), 0);
+    if (c.rank() == 0)
+      c.send(std::span(data), 1);
+    else
+      c.recv(std::span(data), 0);
   });
   CHECK(fabric.now(0) == Catch::Approx(0.5 + 1e-3 + 5e-3));
   CHECK(fabric.now(1) == Catch::Approx(fabric.now(0)));
@@ -99,8 +101,10 @@ TEST_CASE("A message where the peer is in a collective is a mismatch", "[simulat
   const auto outcomes = try_ranks(3, [&](auto& rank) {
     Communication c{rank, Simulated{fabric}};
     float x = 0;
-    if (c.rank() == 1) c.recv(std::span(&x, 1), 2);
-    else c.all_reduce(std::span(&x, 1));
+    if (c.rank() == 1)
+      c.recv(std::span(&x, 1), 2);
+    else
+      c.all_reduce(std::span(&x, 1));
   });
   for (const auto& outcome : outcomes) {
     REQUIRE(outcome.troika_error());

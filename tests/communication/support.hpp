@@ -42,8 +42,8 @@ inline std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 33);
 }
 
-// Element i of what a rank puts in: any rank can work out what any other has. Floats of many magnitudes, so that the order
-// of additions shows; integers of the whole range, so that sums wrap.
+// Element i of what a rank puts in: any rank can work out what any other has. Floats of many magnitudes, so that the
+// order of additions shows; integers of the whole range, so that sums wrap.
 template <Element E>
 E element(std::uint64_t seed, int rank, std::size_t i) {
   const std::uint64_t bits = mix(mix(seed * 1000003u + static_cast<std::uint64_t>(rank)) + i);
@@ -68,16 +68,21 @@ E reduced(const std::vector<E>& terms, Reduction reduction) {
   if constexpr (std::is_integral_v<E>) {
     std::int64_t result = terms[0];
     for (std::size_t r = 1; r < terms.size(); ++r) {
-      if (reduction == Reduction::sum) result += terms[r];
-      else if (terms[r] > result) result = terms[r];
+      if (reduction == Reduction::sum)
+        result += terms[r];
+      else if (terms[r] > result)
+        result = terms[r];
     }
     return static_cast<E>(static_cast<std::uint64_t>(result));
   } else {
-    volatile float result = static_cast<float>(terms[0]);  // volatile: one rounding each step, whatever the compiler does
+    volatile float result =
+        static_cast<float>(terms[0]);  // volatile: one rounding each step, whatever the compiler does
     for (std::size_t r = 1; r < terms.size(); ++r) {
       const float next = static_cast<float>(terms[r]);
-      if (reduction == Reduction::sum) result = result + next;
-      else if (std::isnan(next) || next > result) result = std::isnan(result) ? result : next;
+      if (reduction == Reduction::sum)
+        result = result + next;
+      else if (std::isnan(next) || next > result)
+        result = std::isnan(result) ? result : next;
     }
     return E(result);
   }

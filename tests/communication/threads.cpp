@@ -29,6 +29,10 @@ std::atomic<std::int64_t> allocations{0};
   if (void* memory = std::malloc(size ? size : 1)) return memory;
   throw std::bad_alloc();
 }
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  if (counting) ++allocations;
+  return std::malloc(size ? size : 1);
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
@@ -47,8 +51,10 @@ auto one_differs(int ranks, int who, std::chrono::milliseconds deadline, F&& ins
     Communication c{rank, Threads{}, {.deadline = deadline}};
     std::vector<float> data(count, 1);
     c.all_reduce(std::span(data));
-    if (rank.rank() == who) instead(c);
-    else c.all_reduce(std::span(data));
+    if (rank.rank() == who)
+      instead(c);
+    else
+      c.all_reduce(std::span(data));
   });
 }
 
@@ -78,10 +84,12 @@ TEST_CASE("Ranks that call different collectives all learn who called what", "[t
   check([&](auto& c) { c.broadcast(buffer(c), Root{1}); }, "broadcast from root 1 of 64 f32");
   check([&](auto& c) { c.barrier(); }, "barrier");
   check([&](auto& c) { c.split(0, 0); }, "split");
-  check([&](auto& c) {
-    std::vector<std::int32_t> ints(16);
-    c.all_reduce(std::span(ints));
-  }, "all_reduce (sum) of 16 i32");
+  check(
+      [&](auto& c) {
+        std::vector<std::int32_t> ints(16);
+        c.all_reduce(std::span(ints));
+      },
+      "all_reduce (sum) of 16 i32");
 }
 
 TEMPLATE_TEST_CASE("all_to_all checks every pair of counts, and names the pair", "[threads]", OnThreads, OnSimulated) {
@@ -122,9 +130,12 @@ TEST_CASE("A message of another size or type is an error on both sides, and for 
     Communication c{rank, Threads{}};
     std::vector<float> floats(5);
     std::vector<std::int32_t> ints(4);
-    if (c.rank() == 0) c.send(std::span(floats), 1);
-    else if (c.rank() == 1) c.recv(std::span(ints), 0);
-    else c.barrier();
+    if (c.rank() == 0)
+      c.send(std::span(floats), 1);
+    else if (c.rank() == 1)
+      c.recv(std::span(ints), 0);
+    else
+      c.barrier();
   });
   for (const auto& outcome : outcomes) {
     REQUIRE(outcome.troika_error());
@@ -154,7 +165,8 @@ TEST_CASE("A message where the peer is in a collective is found at once", "[thre
 TEST_CASE("A rank that throws releases the others promptly, with its words", "[threads]") {
   for (const std::size_t count : {16, 100'000}) {
     const auto begin = Clock::now();
-    const auto outcomes = one_differs(4, 1, 60s, [](auto&) { throw std::runtime_error("no more rope"); }, count);
+    const auto outcomes = one_differs(
+        4, 1, 60s, [](auto&) { throw std::runtime_error("no more rope"); }, count);
     CHECK(Clock::now() - begin < 20s);
     for (const int r : {0, 2, 3}) {
       const auto error = outcomes[static_cast<std::size_t>(r)].troika_error();
@@ -262,12 +274,15 @@ TEST_CASE("Buffers that go away with an error are not touched by slower peers", 
           if (run % 2) throw std::runtime_error("gone");
           return;
         }
-        if (run % 3 == 0) c.broadcast(std::span(*data), Root{2});
-        else c.all_reduce(std::span(*data));
+        if (run % 3 == 0)
+          c.broadcast(std::span(*data), Root{2});
+        else
+          c.all_reduce(std::span(*data));
       }
     });
     int told = 0;
-    for (const auto& outcome : outcomes) told += outcome.troika_error() && outcome.troika_error()->rank() == static_cast<int>(run % 4);
+    for (const auto& outcome : outcomes)
+      told += outcome.troika_error() && outcome.troika_error()->rank() == static_cast<int>(run % 4);
     CHECK(told == 3);
   }
 }

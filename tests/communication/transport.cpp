@@ -75,13 +75,17 @@ static_assert(!Endpoint<ReceivesIntoConst>);
 static_assert(!Endpoint<int> && !Endpoint<void> && !Endpoint<Threads>);
 
 struct ToLeast {
-  template <Device D> Least connect(Rank<D>&) { return Least(std::move(*least)); }
+  template <Device D>
+  Least connect(Rank<D>&) {
+    return Least(std::move(*least));
+  }
   std::shared_ptr<Least> least;
 };
 static_assert(Transport<ToLeast>);
 
 struct ToNowhere {
-  template <Device D> void connect(Rank<D>&) {}
+  template <Device D>
+  void connect(Rank<D>&) {}
 };
 static_assert(!Transport<ToNowhere>);
 
@@ -92,7 +96,8 @@ static_assert(!Transport<WithoutRank>);
 
 struct CannotBeCopied {
   CannotBeCopied(const CannotBeCopied&) = delete;
-  template <Device D> Least connect(Rank<D>&);
+  template <Device D>
+  Least connect(Rank<D>&);
 };
 static_assert(!Transport<CannotBeCopied>, "every rank gets a copy of the transport");
 
@@ -102,4 +107,6 @@ static_assert(!HasAllReduce<SimulatedEndpoint> && !HasBroadcast<SimulatedEndpoin
 
 }  // namespace
 
-TEST_CASE("The concepts of a transport accept the least and refuse what lacks a part", "[transport]") { SUCCEED("compiled"); }
+TEST_CASE("The concepts of a transport accept the least and refuse what lacks a part", "[transport]") {
+  SUCCEED("compiled");
+}

@@ -48,8 +48,8 @@ struct Outcome {
   }
 };
 
-// Runs fn(Rank<HostDevice>&) on `ranks` threads that share a World, and gives every rank's outcome. A rank that throws is
-// posted to the World, as a scheduler does. fn returns what the main thread is to assert, or nothing.
+// Runs fn(Rank<HostDevice>&) on `ranks` threads that share a World, and gives every rank's outcome. A rank that throws
+// is posted to the World, as a scheduler does. fn returns what the main thread is to assert, or nothing.
 template <class F>
 auto try_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
   using Returned = std::invoke_result_t<F&, Rank<HostDevice>&>;
@@ -87,8 +87,8 @@ auto try_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
   return outcomes;
 }
 
-// The same for runs that should succeed: the results in rank order (nothing for a function that returns nothing). Throws
-// what the rank that ended first of the failed ones threw.
+// The same for runs that should succeed: the results in rank order (nothing for a function that returns nothing).
+// Throws what the rank that ended first of the failed ones threw.
 template <class F>
 auto run_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
   auto outcomes = try_ranks(ranks, fn, trace);

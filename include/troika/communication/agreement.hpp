@@ -27,15 +27,16 @@ inline std::string describe(const Signature& signature) {
   return text;
 }
 
-// Looks for ranks that say something else than their peers. The rank at fault is the lowest that is not with the majority;
-// among equal parties, the one that holds the lowest rank counts as the majority. `signature_of(r)` and `world_rank(r)` are
-// asked for each rank of the group; every rank comes to the same answer.
+// Looks for ranks that say something else than their peers. The rank at fault is the lowest that is not with the
+// majority; among equal parties, the one that holds the lowest rank counts as the majority. `signature_of(r)` and
+// `world_rank(r)` are asked for each rank of the group; every rank comes to the same answer.
 template <class SignatureOf, class WorldRank>
 std::optional<Failure> find_mismatch(int world_size, SignatureOf&& signature_of, WorldRank&& world_rank) {
   bool equal = true;
   const Signature& first = signature_of(0);
   for (int r = 1; r < world_size; ++r) equal &= signature_of(r) == first;
-  if (equal) [[likely]] return std::nullopt;
+  if (equal) [[likely]]
+    return std::nullopt;
 
   int right = 0, most = 0;
   for (int r = 0; r < world_size; ++r) {
@@ -70,9 +71,9 @@ inline Failure message_mismatch(int from, const Signature& sent, int to, const S
               ", which called " + describe(expected)};
 }
 
-// all_to_all: what rank i sends to rank j must be what j expects. Blames the rank with the most wrong pairs, the highest
-// among equals: as above, the lowest rank counts as right. `sends(i, j)`: elements that i sends to j; `expects(i, j)`:
-// elements that j expects from i.
+// all_to_all: what rank i sends to rank j must be what j expects. Blames the rank with the most wrong pairs, the
+// highest among equals: as above, the lowest rank counts as right. `sends(i, j)`: elements that i sends to j;
+// `expects(i, j)`: elements that j expects from i.
 template <class Sends, class Expects, class WorldRank>
 std::optional<Failure> find_uneven_exchange(int world_size, Sends&& sends, Expects&& expects, WorldRank&& world_rank) {
   const auto wrong = [&](int i, int j) { return sends(i, j) != expects(i, j); };
@@ -84,7 +85,8 @@ std::optional<Failure> find_uneven_exchange(int world_size, Sends&& sends, Expec
     }
     if (pairs >= most && pairs > 0) worst = r, most = pairs;
   }
-  if (worst < 0) [[likely]] return std::nullopt;
+  if (worst < 0) [[likely]]
+    return std::nullopt;
   for (int i = 0; i < world_size; ++i) {
     for (int j = 0; j < world_size; ++j) {
       if ((i != worst && j != worst) || !wrong(i, j)) continue;

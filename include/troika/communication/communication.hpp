@@ -30,11 +30,13 @@ namespace troika {
 // The collectives of one rank with its peers. All ranks of the group call the same collectives in the same order.
 //
 // - Wrong arguments throw before anything is sent, and the communication goes on.
-// - Everything else that goes wrong (ranks that call different things, a rank that is late, failed or gone) throws Error on
-//   every rank of the group: Error::rank() is the World rank at fault, operation and sequence are those of the call that
-//   threw. After that the communication is dead: every call throws.
+// - Everything else that goes wrong (ranks that call different things, a rank that is late, failed or gone) throws
+// Error on
+//   every rank of the group: Error::rank() is the World rank at fault, operation and sequence are those of the call
+//   that threw. After that the communication is dead: every call throws.
 // - Outputs hold nothing useful after an error; after a mismatch they are untouched.
-// - `in` and `out` may overlap. They are read and written in place where they start at the same address, or where `in` is
+// - `in` and `out` may overlap. They are read and written in place where they start at the same address, or where `in`
+// is
 //   this rank's own part of `out` or the other way round; otherwise `in` is copied first.
 // - Moves only; one thread at a time.
 template <Transport T>
@@ -57,73 +59,73 @@ class Communication {
 
   // out[i] = in[i] of all ranks, reduced.
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void all_reduce(std::span<E> in_out, Reduction reduction = Reduction::sum) {
+  requires(!std::is_const_v<E>) void all_reduce(std::span<E> in_out, Reduction reduction = Reduction::sum) {
     all_reduce<E>(std::span<const E>(in_out), in_out, reduction);
   }
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void all_reduce(std::type_identity_t<std::span<const E>> in, std::span<E> out, Reduction reduction = Reduction::sum) {
+  requires(!std::is_const_v<E>) void all_reduce(std::type_identity_t<std::span<const E>> in, std::span<E> out,
+                                                Reduction reduction = Reduction::sum) {
     expects(in.size() == out.size(), [&] { return sizes("all_reduce", in.size(), out.size(), in.size()); });
-    const Signature signature{.operation = Operation::all_reduce, .dtype = dtype_of<E>, .reduction = reduction,
-                              .count = in.size()};
+    const Signature signature{
+        .operation = Operation::all_reduce, .dtype = dtype_of<E>, .reduction = reduction, .count = in.size()};
     perform(signature, in.size_bytes(), [&](const Call& call) {
       const std::byte* from = readable(in, out, in.data() == out.data());
-      if constexpr (HasAllReduce<EndpointOfT>) endpoint_.all_reduce(call, from, bytes(out));
-      else composed().all_reduce(call, from, bytes(out));
+      if constexpr (HasAllReduce<EndpointOfT>)
+        endpoint_.all_reduce(call, from, bytes(out));
+      else
+        composed().all_reduce(call, from, bytes(out));
     });
   }
 
   // out = in of rank 0, in of rank 1, ...
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void all_gather(std::type_identity_t<std::span<const E>> in, std::span<E> out) {
+  requires(!std::is_const_v<E>) void all_gather(std::type_identity_t<std::span<const E>> in, std::span<E> out) {
     expects(in.size() * ranks() == out.size(),
             [&] { return sizes("all_gather", in.size(), out.size(), in.size() * ranks()); });
     gather(in, out, {}, in.size() * static_cast<std::size_t>(rank()));
   }
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void all_gather(std::type_identity_t<std::span<const E>> in, std::span<E> out, std::span<const std::size_t> counts) {
+  requires(!std::is_const_v<E>) void all_gather(std::type_identity_t<std::span<const E>> in, std::span<E> out,
+                                                std::span<const std::size_t> counts) {
     check_counts("all_gather", counts, in.size(), out.size(), "in", "out");
     gather(in, out, counts, begin_of(counts));
   }
 
   // out = this rank's part of the reduced in.
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void reduce_scatter(std::type_identity_t<std::span<const E>> in, std::span<E> out,
-                      Reduction reduction = Reduction::sum) {
+  requires(!std::is_const_v<E>) void reduce_scatter(std::type_identity_t<std::span<const E>> in, std::span<E> out,
+                                                    Reduction reduction = Reduction::sum) {
     expects(out.size() * ranks() == in.size(),
             [&] { return sizes("reduce_scatter", in.size(), out.size(), in.size() / ranks()); });
     scatter(in, out, {}, out.size() * static_cast<std::size_t>(rank()), reduction);
   }
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void reduce_scatter(std::type_identity_t<std::span<const E>> in, std::span<E> out,
-                      std::span<const std::size_t> counts, Reduction reduction = Reduction::sum) {
+  requires(!std::is_const_v<E>) void reduce_scatter(std::type_identity_t<std::span<const E>> in, std::span<E> out,
+                                                    std::span<const std::size_t> counts,
+                                                    Reduction reduction = Reduction::sum) {
     check_counts("reduce_scatter", counts, out.size(), in.size(), "out", "in");
     scatter(in, out, counts, begin_of(counts), reduction);
   }
 
   // data = data of the root.
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void broadcast(std::span<E> data, Root root) {
+  requires(!std::is_const_v<E>) void broadcast(std::span<E> data, Root root) {
     check_peer("root", root.rank);
-    const Signature signature{.operation = Operation::broadcast, .dtype = dtype_of<E>, .root = root.rank,
-                              .count = data.size()};
+    const Signature signature{
+        .operation = Operation::broadcast, .dtype = dtype_of<E>, .root = root.rank, .count = data.size()};
     perform(signature, data.size_bytes(), [&](const Call& call) {
-      if constexpr (HasBroadcast<EndpointOfT>) endpoint_.broadcast(call, bytes(data));
-      else composed().broadcast(call, bytes(data));
+      if constexpr (HasBroadcast<EndpointOfT>)
+        endpoint_.broadcast(call, bytes(data));
+      else
+        composed().broadcast(call, bytes(data));
     });
   }
 
   // The r-th part of `in` goes to rank r; the r-th part of `out` comes from rank r.
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void all_to_all(std::type_identity_t<std::span<const E>> in, std::span<const std::size_t> send_counts,
-                  std::span<E> out, std::span<const std::size_t> recv_counts) {
+  requires(!std::is_const_v<E>) void all_to_all(std::type_identity_t<std::span<const E>> in,
+                                                std::span<const std::size_t> send_counts, std::span<E> out,
+                                                std::span<const std::size_t> recv_counts) {
     check_counts("all_to_all", send_counts, std::nullopt, in.size(), "", "in");
     check_counts("all_to_all", recv_counts, std::nullopt, out.size(), "", "out");
     perform(Signature{.operation = Operation::all_to_all, .dtype = dtype_of<E>}, in.size_bytes(),
@@ -147,16 +149,15 @@ class Communication {
             data.size_bytes(), [&](const Call& call) { endpoint_.send(call, std::as_bytes(data), peer); });
   }
   template <Element E>
-    requires(!std::is_const_v<E>)
-  void recv(std::span<E> data, int peer) {
+  requires(!std::is_const_v<E>) void recv(std::span<E> data, int peer) {
     check_peer("peer of recv", peer);
     check_not_self(peer);
     message(Signature{.operation = Operation::recv, .dtype = dtype_of<E>, .count = data.size()}, received_, peer,
             data.size_bytes(), [&](const Call& call) { endpoint_.recv(call, std::as_writable_bytes(data), peer); });
   }
 
-  // One communication for each color, over the ranks that named it, ordered by key and then by rank. Failures of any rank of
-  // the World reach all groups.
+  // One communication for each color, over the ranks that named it, ordered by key and then by rank. Failures of any
+  // rank of the World reach all groups.
   Communication split(int color, int key) {
     expects(color >= 0, [&] { return "split: a color is 0 or more, not " + std::to_string(color); });
     std::optional<Communication> part;
@@ -178,7 +179,10 @@ class Communication {
   }
 
   std::size_t ranks() const { return static_cast<std::size_t>(endpoint_.world_size()); }
-  template <class E> static std::byte* bytes(std::span<E> data) { return reinterpret_cast<std::byte*>(data.data()); }
+  template <class E>
+  static std::byte* bytes(std::span<E> data) {
+    return reinterpret_cast<std::byte*>(data.data());
+  }
 
   auto composed() {
     static_assert(HostMemory<EndpointOfT>, "this transport neither does this collective nor lets it be composed");
@@ -187,12 +191,15 @@ class Communication {
 
   template <class E>
   void gather(std::span<const E> in, std::span<E> out, std::span<const std::size_t> counts, std::size_t begin) {
-    const Signature signature = with_counts({.operation = Operation::all_gather, .dtype = dtype_of<E>}, counts, in.size());
+    const Signature signature =
+        with_counts({.operation = Operation::all_gather, .dtype = dtype_of<E>}, counts, in.size());
     perform(signature, out.size_bytes(), [&](const Call& call) {
       const std::byte* from = readable(in, out, in.data() == out.data() + begin);
       if (!signature.layout) counts = {};
-      if constexpr (HasAllGather<EndpointOfT>) endpoint_.all_gather(call, from, bytes(out), counts);
-      else composed().all_gather(call, from, bytes(out), counts);
+      if constexpr (HasAllGather<EndpointOfT>)
+        endpoint_.all_gather(call, from, bytes(out), counts);
+      else
+        composed().all_gather(call, from, bytes(out), counts);
     });
   }
 
@@ -204,8 +211,10 @@ class Communication {
     perform(signature, in.size_bytes(), [&](const Call& call) {
       const std::byte* from = readable(in, out, out.data() == in.data() + begin);
       if (!signature.layout) counts = {};
-      if constexpr (HasReduceScatter<EndpointOfT>) endpoint_.reduce_scatter(call, from, bytes(out), counts);
-      else composed().reduce_scatter(call, from, bytes(out), counts);
+      if constexpr (HasReduceScatter<EndpointOfT>)
+        endpoint_.reduce_scatter(call, from, bytes(out), counts);
+      else
+        composed().reduce_scatter(call, from, bytes(out), counts);
     });
   }
 
@@ -219,7 +228,8 @@ class Communication {
   }
   template <class F>
   void run(const Call& call, std::size_t size, F&& f) {
-    if (ended_) [[unlikely]] throw error_of(*ended_, call);
+    if (ended_) [[unlikely]]
+      throw error_of(*ended_, call);
     const Span span(track_, to_string(call.signature.operation), size);
     try {
       f(call);

@@ -17,8 +17,9 @@
 
 namespace troika {
 
-// Collectives out of agree, send and recv, for transports that lack them. Correct over any order in which messages move,
-// also where send waits for the peer; the same numbers as every other transport, because sums are formed in rank order.
+// Collectives out of agree, send and recv, for transports that lack them. Correct over any order in which messages
+// move, also where send waits for the peer; the same numbers as every other transport, because sums are formed in rank
+// order.
 //
 // All ranks exchange in pairs: in round k, rank r meets rank (k - r) mod n, and the lower one of them speaks first.
 template <Endpoint E>
@@ -75,8 +76,10 @@ class Composed {
       const auto p = static_cast<std::size_t>(peer);
       const std::span<const std::byte> sent{in + begin(send_counts, peer), send_counts[p] * size};
       const std::span<std::byte> received{out + begin(recv_counts, peer), recv_counts[p] * size};
-      if (peer == endpoint_.rank()) copy(received.data(), sent.data(), sent.size());
-      else exchange(call, sent, received, peer);
+      if (peer == endpoint_.rank())
+        copy(received.data(), sent.data(), sent.size());
+      else
+        exchange(call, sent, received, peer);
     });
   }
 

@@ -18,32 +18,36 @@
 
 namespace troika {
 
-// What the ranks of one process share: where they meet to connect a transport, and the board on which a failure is posted.
-// Thread-safe.
+// What the ranks of one process share: where they meet to connect a transport, and the board on which a failure is
+// posted. Thread-safe.
 class World {
  public:
-  // Whoever sleeps while it waits for peers wants to be woken when one of them fails. Must not call the World's fail, alert
-  // or meet.
+  // Whoever sleeps while it waits for peers wants to be woken when one of them fails. Must not call the World's fail,
+  // alert or meet.
   struct Alarm {
     virtual ~Alarm() = default;
     virtual void ring(int failed_rank) noexcept = 0;
   };
 
-  explicit World(int size) : size_(checked(size)), meetings_(static_cast<std::size_t>(size), 0),
-                             records_(static_cast<std::size_t>(size)) {}
+  explicit World(int size)
+      : size_(checked(size)), meetings_(static_cast<std::size_t>(size), 0), records_(static_cast<std::size_t>(size)) {}
   int size() const { return size_; }
 
-  // Posts that a rank cannot go on. The first failure stays. Every transport looks here while it waits. If the rank fails
-  // only because of an error about another one, it is that other rank that is recorded.
+  // Posts that a rank cannot go on. The first failure stays. Every transport looks here while it waits. If the rank
+  // fails only because of an error about another one, it is that other rank that is recorded.
   void fail(int rank, const std::string& what) noexcept {
     std::lock_guard lock(mutex_);
     record(rank).failed = true;
     if (!failed()) {
       failed_rank_ = at_fault(rank);
-      try { failure_ = what; } catch (...) {}
+      try {
+        failure_ = what;
+      } catch (...) {
+      }
       failed_.store(true, std::memory_order_seq_cst);
     }
-    for (const auto& alarm : alarms_) if (const auto alive = alarm.lock()) alive->ring(rank);
+    for (const auto& alarm : alarms_)
+      if (const auto alive = alarm.lock()) alive->ring(rank);
   }
   bool failed() const noexcept { return failed_.load(std::memory_order_seq_cst); }
   int failed_rank() const noexcept { return failed() ? failed_rank_ : -1; }
@@ -69,7 +73,8 @@ class World {
     alarms_.push_back(std::move(alarm));
   }
 
-  // The n-th call of every rank gets the same object, made by whichever rank comes first. All must ask for the same type.
+  // The n-th call of every rank gets the same object, made by whichever rank comes first. All must ask for the same
+  // type.
   template <class Hub>
   std::shared_ptr<Hub> meet(int rank, const std::function<std::shared_ptr<Hub>()>& make) {
     std::lock_guard lock(mutex_);

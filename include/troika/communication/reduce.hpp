@@ -16,15 +16,20 @@ namespace troika {
 namespace reduce_detail {
 
 // 64 bytes of lanes: one AVX-512 register, two of AVX2, four of SSE2 or NEON; the compiler splits them.
-template <class T> struct VectorOf { typedef T type __attribute__((vector_size(64))); };
-template <class T> using Vector = typename VectorOf<T>::type;
+template <class T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(64)));
+};
+template <class T>
+using Vector = typename VectorOf<T>::type;
 using Floats = Vector<float>;
 using Words = Vector<std::uint32_t>;
 typedef std::uint16_t Halves __attribute__((vector_size(32)));
 
 // One block of elements while it is being reduced: two vectors of what the sum is formed in. Vectors are passed by
 // reference only: how they are passed by value depends on the target of a function.
-template <class E> struct Block {
+template <class E>
+struct Block {
   using Lane = E;
   static constexpr std::size_t size = 128 / sizeof(E);
   Vector<E> v[2];
@@ -32,7 +37,8 @@ template <class E> struct Block {
   [[gnu::always_inline]] void store(std::byte* to) const { std::memcpy(to, v, 128); }
 };
 
-template <> struct Block<bf16> {
+template <>
+struct Block<bf16> {
   using Lane = float;
   static constexpr std::size_t size = 32;
   Floats v[2];
@@ -58,7 +64,8 @@ template <> struct Block<bf16> {
 };
 
 // The conversions of core/dtype.hpp without branches.
-template <> struct Block<f16> {
+template <>
+struct Block<f16> {
   using Lane = float;
   static constexpr std::size_t size = 32;
   Floats v[2];
@@ -106,10 +113,11 @@ template <Reduction op, class B>
 [[gnu::always_inline]] inline void combine(B& sum, const B& next) {
   using Lane = typename B::Lane;
   for (int i = 0; i < 2; ++i) {
-    if constexpr (op == Reduction::sum && std::is_integral_v<Lane>) {  // signed overflow is undefined: wrap around unsigned
+    if constexpr (op == Reduction::sum &&
+                  std::is_integral_v<Lane>) {  // signed overflow is undefined: wrap around unsigned
       using Unsigned = Vector<std::make_unsigned_t<Lane>>;
-      sum.v[i] = reinterpret_cast<Vector<Lane>>(reinterpret_cast<Unsigned>(sum.v[i]) +
-                                                reinterpret_cast<Unsigned>(next.v[i]));
+      sum.v[i] =
+          reinterpret_cast<Vector<Lane>>(reinterpret_cast<Unsigned>(sum.v[i]) + reinterpret_cast<Unsigned>(next.v[i]));
     } else if constexpr (op == Reduction::sum) {
       sum.v[i] += next.v[i];
     } else {
@@ -160,11 +168,15 @@ template <class E, Reduction op>
 }
 
 template <class E, Reduction op>
-void reduce_plain(const Arguments& a) { reduce_blocks<E, op>(a); }
+void reduce_plain(const Arguments& a) {
+  reduce_blocks<E, op>(a);
+}
 
 #if defined(__x86_64__)
 template <class E, Reduction op>
-[[gnu::target("avx2")]] void reduce_avx2(const Arguments& a) { reduce_blocks<E, op>(a); }
+[[gnu::target("avx2")]] void reduce_avx2(const Arguments& a) {
+  reduce_blocks<E, op>(a);
+}
 
 template <class E, Reduction op>
 [[gnu::target("avx2,avx512f,avx512bw,avx512vl,avx512dq")]] void reduce_avx512(const Arguments& a) {
@@ -174,8 +186,8 @@ template <class E, Reduction op>
 
 }  // namespace reduce_detail
 
-// outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end), added in this order, for every k. An output may
-// be one of the inputs. `level`: for tests; all levels give the same bits (except for the payload of a NaN).
+// outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end), added in this order, for every k. An output
+// may be one of the inputs. `level`: for tests; all levels give the same bits (except for the payload of a NaN).
 inline void reduce(DType dtype, Reduction op, std::span<const std::byte* const> inputs,
                    std::span<std::byte* const> outputs, std::size_t begin, std::size_t end,
                    [[maybe_unused]] CpuLevel level = cpu_level()) {
@@ -189,8 +201,10 @@ inline void reduce(DType dtype, Reduction op, std::span<const std::byte* const> 
 #endif
       reduce_detail::reduce_plain<E, o>(arguments);
     };
-    if (op == Reduction::sum) run(std::integral_constant<Reduction, Reduction::sum>{});
-    else run(std::integral_constant<Reduction, Reduction::max>{});
+    if (op == Reduction::sum)
+      run(std::integral_constant<Reduction, Reduction::sum>{});
+    else
+      run(std::integral_constant<Reduction, Reduction::max>{});
   });
 }
 

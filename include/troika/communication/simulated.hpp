@@ -14,11 +14,12 @@
 
 namespace troika {
 
-// A network with a virtual clock, for tests of what happens when things are slow or break, and for estimates. Make one for
-// each run of ranks; it lives as long as somebody uses it.
+// A network with a virtual clock, for tests of what happens when things are slow or break, and for estimates. Make one
+// for each run of ranks; it lives as long as somebody uses it.
 class SimulatedFabric {
  public:
-  explicit SimulatedFabric(SimulatedOptions options = {}) : core_(std::make_shared<SimulatedCore>(std::move(options))) {}
+  explicit SimulatedFabric(SimulatedOptions options = {})
+      : core_(std::make_shared<SimulatedCore>(std::move(options))) {}
 
   // Virtual seconds on the clock of a rank.
   double now(int rank) const { return core_->now(rank); }

@@ -42,18 +42,18 @@ struct SimulatedFailure {
 };
 
 struct SimulatedOptions {
-  double latency = 1e-6;              // seconds, of each message and each round of an agreement
-  double bandwidth = 10e9;            // bytes per second, of each message
-  std::vector<double> slowdown{};     // of each rank's compute(); 1 where not given
+  double latency = 1e-6;           // seconds, of each message and each round of an agreement
+  double bandwidth = 10e9;         // bytes per second, of each message
+  std::vector<double> slowdown{};  // of each rank's compute(); 1 where not given
   std::vector<SimulatedFailure> failures{};
-  std::uint64_t seed = 0;             // of the order in which ranks run
+  std::uint64_t seed = 0;  // of the order in which ranks run
   // Real time. A rank that keeps the turn for longer without a step counts as silent until its next one.
   std::chrono::milliseconds patience = std::chrono::seconds(60);
 };
 
-// Network and clock of a simulation. Ranks are threads, but only one runs at a time: at every step a rank gives up its turn,
-// and a generator that is seeded draws who is next. A seed therefore replays the same run. Time is virtual, one clock a rank:
-// it moves by messages and by compute(). When every rank waits, the one whose deadline is next times out.
+// Network and clock of a simulation. Ranks are threads, but only one runs at a time: at every step a rank gives up its
+// turn, and a generator that is seeded draws who is next. A seed therefore replays the same run. Time is virtual, one
+// clock a rank: it moves by messages and by compute(). When every rank waits, the one whose deadline is next times out.
 //
 // Serves one World. Thread-safe.
 class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<SimulatedCore> {
@@ -82,7 +82,9 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     std::optional<Failure> failure{};
 
     explicit Group(std::vector<int> ranks)
-        : world_ranks(std::move(ranks)), arrivals(world_ranks.size()), messages(world_ranks.size() * world_ranks.size()) {}
+        : world_ranks(std::move(ranks)),
+          arrivals(world_ranks.size()),
+          messages(world_ranks.size() * world_ranks.size()) {}
     int size() const { return static_cast<int>(world_ranks.size()); }
     Arrival& arrival(int rank) { return arrivals[static_cast<std::size_t>(rank)]; }
     Message& message(int from, int to) { return messages[static_cast<std::size_t>(from * size() + to)]; }
@@ -131,7 +133,8 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
       groups_.push_back(connected_.back());
     }
     ++seat.endpoints;
-    for (int r = 0; r < world->size(); ++r) if (world->has_failed(r)) lose(r);
+    for (int r = 0; r < world->size(); ++r)
+      if (world->has_failed(r)) lose(r);
     if (seat.state == State::absent || seat.state == State::left) {
       seat.state = State::ready;
       start_if_all_are_there();
@@ -231,7 +234,8 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
 
   void start_if_all_are_there() {
     if (!started_) {
-      for (const auto& seat : seats_) if (seat.state == State::absent) return;
+      for (const auto& seat : seats_)
+        if (seat.state == State::absent) return;
       started_ = true;
     }
     give_turn();
@@ -324,7 +328,8 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     }
     if (!next) return false;
     Group& group = *next->waits_in;
-    const int rank = static_cast<int>(std::ranges::find_if(seats_, [&](auto& seat) { return &seat == next; }) - seats_.begin());
+    const int rank =
+        static_cast<int>(std::ranges::find_if(seats_, [&](auto& seat) { return &seat == next; }) - seats_.begin());
     if (auto mismatch = crossed_calls(group)) {
       post(group, std::move(*mismatch));
       return true;
@@ -347,7 +352,8 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     const Seat& seat = seats_[index(rank)];
     Group& group = *seat.waits_in;
     if (seat.waits_for >= 0) return group.world_rank(seat.waits_for);
-    for (int r = 0; r < group.size(); ++r) if (!group.arrival(r).here) return group.world_rank(r);
+    for (int r = 0; r < group.size(); ++r)
+      if (!group.arrival(r).here) return group.world_rank(r);
     return rank;
   }
   // One rank waits for a message of another that waits in a collective of the same group.
@@ -361,8 +367,8 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
       const auto& mine = group.message(r, peer).here ? group.message(r, peer) : group.message(peer, r);
       const bool blame_peer = 2 * group.here < group.size() || (2 * group.here == group.size() && r == 0);
       return Failure{Fault::mismatch, group.world_rank(blame_peer ? peer : r),
-                     "rank " + std::to_string(group.world_rank(r)) + " called " + describe(mine.signature) + " with rank " +
-                         std::to_string(group.world_rank(peer)) + ", which called " +
+                     "rank " + std::to_string(group.world_rank(r)) + " called " + describe(mine.signature) +
+                         " with rank " + std::to_string(group.world_rank(peer)) + ", which called " +
                          describe(group.arrival(peer).signature)};
     }
     return std::nullopt;
@@ -425,10 +431,12 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     const auto& sent = sends ? half : message;
     const auto& received = sends ? message : half;
     if (!is_one_message(sent.signature, received.signature) || sent.size != received.size) {
-      fail(group, message_mismatch(sends ? rank : other, sent.signature, sends ? other : rank, received.signature), call, rank);
+      fail(group, message_mismatch(sends ? rank : other, sent.signature, sends ? other : rank, received.signature),
+           call, rank);
     }
     Seat& partner = seats_[index(other)];
-    const double end = std::max(seat.now, partner.now) + options_.latency + static_cast<double>(sent.size) / options_.bandwidth;
+    const double end =
+        std::max(seat.now, partner.now) + options_.latency + static_cast<double>(sent.size) / options_.bandwidth;
     if (end > std::min(deadline, partner.deadline)) {
       const int late = seat.now >= partner.now ? rank : other;
       fail(group, {Fault::timeout, late, "rank " + std::to_string(late) + " came after the deadline"}, call, rank);
@@ -465,7 +473,8 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
     group.arrival(me).left = true;
     for (const int rank : group.world_ranks) {
       const Seat& seat = seats_[index(rank)];
-      if (seat.waits_in == &group && (seat.waits_for == me || seat.waits_for < 0)) return post(group, std::move(failure));
+      if (seat.waits_in == &group && (seat.waits_for == me || seat.waits_for < 0))
+        return post(group, std::move(failure));
     }
   }
   void lose(int rank) {
@@ -493,7 +502,7 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
   std::vector<std::weak_ptr<Group>> groups_;
   std::atomic<bool> alerted_{false};
   bool started_ = false;
-  int turn_ = -1;             // the rank that runs
+  int turn_ = -1;  // the rank that runs
   std::uint64_t turns_ = 0, history_ = 0xcbf29ce484222325u;
 };
 

@@ -14,9 +14,9 @@ namespace troika {
 // Ranks that are threads of this process and read each other's memory.
 //
 // Small messages are copied to a staging buffer of the sender and cost one barrier. Large ones are read in place: of an
-// all_reduce each rank reduces its part over the inputs of all and writes it to the outputs of all, between two barriers.
-// A rank that waits spins for some microseconds, if there is a core for every rank, and then sleeps.
-// send() is a rendezvous: it returns when the peer has taken the message.
+// all_reduce each rank reduces its part over the inputs of all and writes it to the outputs of all, between two
+// barriers. A rank that waits spins for some microseconds, if there is a core for every rank, and then sleeps. send()
+// is a rendezvous: it returns when the peer has taken the message.
 struct Threads {
   ThreadsOptions options{};
 

@@ -226,11 +226,16 @@ class ThreadsEndpoint {
   using Post = ThreadsHub::Post;
 
   ThreadsEndpoint(int rank, std::shared_ptr<World> world, std::shared_ptr<ThreadsHub> hub)
-      : rank_(rank), world_(std::move(world)), hub_(std::move(hub)),
-        sent_(static_cast<std::size_t>(hub_->world_size())), received_(sent_.size()), inputs_(sent_.size()),
+      : rank_(rank),
+        world_(std::move(world)),
+        hub_(std::move(hub)),
+        sent_(static_cast<std::size_t>(hub_->world_size())),
+        received_(sent_.size()),
+        inputs_(sent_.size()),
         outputs_(sent_.size()) {}
 
-  // While one lives, this rank reads or writes memory of its peers. None begins once the group has failed: see withdraw.
+  // While one lives, this rank reads or writes memory of its peers. None begins once the group has failed: see
+  // withdraw.
   class Touch {
    public:
     Touch(ThreadsEndpoint& endpoint, const Call& call, bool peers_memory = true)
@@ -244,7 +249,9 @@ class ThreadsEndpoint {
     }
     Touch(const Touch&) = delete;
     Touch& operator=(const Touch&) = delete;
-    ~Touch() { if (touching_) touching_->store(false, std::memory_order_release); }
+    ~Touch() {
+      if (touching_) touching_->store(false, std::memory_order_release);
+    }
 
    private:
     std::atomic<bool>* touching_;
@@ -254,8 +261,8 @@ class ThreadsEndpoint {
   static void copy(std::byte* to, const std::byte* from, std::size_t bytes) {
     if (bytes && to != from) std::memcpy(to, from, bytes);
   }
-  // Up to how many bytes a message is staged, the same on all ranks: one more copy against one more stage, which is cheap
-  // where ranks spin. Whether they may is known to all after the first call.
+  // Up to how many bytes a message is staged, the same on all ranks: one more copy against one more stage, which is
+  // cheap where ranks spin. Whether they may is known to all after the first call.
   std::size_t staged() const {
     const auto& options = hub_->options();
     return calls_ > 0 && hub_->may_spin() ? std::min(options.staged_bytes, options.staged_bytes_spinning)
@@ -331,6 +338,12 @@ class ThreadsEndpoint {
       pause_core();
       if (i % 64 == 63 && (hub_->failed() || world_->failed())) break;
     }
+    // Where ranks share cores, the one to wait for may be next on this core.
+    const int yields = spins ? 0 : hub_->options().yields;
+    for (int i = 0; i < yields; ++i) {
+      std::this_thread::yield();
+      if (ready()) return;
+    }
     const auto alarmed = [&] { return hub_->failed() || world_->failed(); };
     using namespace std::chrono_literals;
     auto before = Clock::now();
@@ -351,7 +364,8 @@ class ThreadsEndpoint {
   }
 
   void check_alive(const Call& call) {
-    if (hub_->failed() || world_->failed()) [[unlikely]] fail(call, failure_of_world());
+    if (hub_->failed() || world_->failed()) [[unlikely]]
+      fail(call, failure_of_world());
   }
   Failure failure_of_world() const {
     const int rank = world_->failed_rank();
@@ -363,7 +377,8 @@ class ThreadsEndpoint {
   std::optional<Failure> absent(const Call& call, bool late) {
     const auto has_arrived = [&](int r) { return post(r).stage.load(std::memory_order_seq_cst) >= stage_; };
     for (int r = 0; r < world_size(); ++r) {
-      if (hub_->slot(r).left.load(std::memory_order_seq_cst) && !has_arrived(r)) return departure(*world_, world_rank(r));
+      if (hub_->slot(r).left.load(std::memory_order_seq_cst) && !has_arrived(r))
+        return departure(*world_, world_rank(r));
     }
     if (!late) return std::nullopt;
     std::vector<int> here, missing;

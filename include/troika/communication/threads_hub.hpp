@@ -26,14 +26,16 @@ struct ThreadsOptions {
   // Messages up to this size are copied through a staging buffer.
   std::size_t staged_bytes = 16 * 1024;
   std::size_t staged_bytes_spinning = 512;  // the same where every rank has a core, and waiting is cheap
-  int spins = 2000;                         // rounds of looking before a waiting rank sleeps, where every rank has a core
+  int spins = 2000;  // rounds of looking before a waiting rank sleeps, where every rank has a core
+  int yields = 4;    // the same where ranks share cores: each round lets another thread run
 };
 
 // What the ranks of one group share. A rank writes only its own slot; the peers read it after they have seen its stage.
 //
-// The ranks go through the same stages: each collective is one stage, or two. A rank publishes its stage when it arrives,
-// and goes on when all peers have published theirs. What belongs to a call lies in the post of the call's parity: a rank
-// that is two calls ahead has passed a stage that all others reached only after they were done with the earlier one.
+// The ranks go through the same stages: each collective is one stage, or two. A rank publishes its stage when it
+// arrives, and goes on when all peers have published theirs. What belongs to a call lies in the post of the call's
+// parity: a rank that is two calls ahead has passed a stage that all others reached only after they were done with the
+// earlier one.
 class ThreadsHub : public World::Alarm {
  public:
   // One cache line that tells the peers everything: where this rank is, what it called, where its data is.
@@ -65,8 +67,11 @@ class ThreadsHub : public World::Alarm {
   };
 
   ThreadsHub(std::vector<int> world_ranks, ThreadsOptions options, bool may_spin = false)
-      : world_ranks_(std::move(world_ranks)), options_(options), slots_(world_ranks_.size()),
-        mailboxes_(world_ranks_.size() * world_ranks_.size()), may_spin_(may_spin) {
+      : world_ranks_(std::move(world_ranks)),
+        options_(options),
+        slots_(world_ranks_.size()),
+        mailboxes_(world_ranks_.size() * world_ranks_.size()),
+        may_spin_(may_spin) {
     // all_to_all stages its counts, two a peer.
     staging_size_ = (std::max(options.staged_bytes, 2 * sizeof(std::size_t) * world_ranks_.size()) + 127) / 128 * 128;
     staging_.reset(static_cast<std::byte*>(::operator new(2 * staging_size_ * world_ranks_.size(), alignment)));
@@ -123,7 +128,9 @@ class ThreadsHub : public World::Alarm {
 
  private:
   static constexpr std::align_val_t alignment{128};
-  struct Free { void operator()(std::byte* data) const { ::operator delete(data, alignment); } };
+  struct Free {
+    void operator()(std::byte* data) const { ::operator delete(data, alignment); }
+  };
 
   std::vector<int> world_ranks_;
   ThreadsOptions options_;
@@ -139,7 +146,11 @@ class ThreadsHub : public World::Alarm {
   Failure failure_;
   int connected_ = 0;
 #if defined(__linux__)
-  cpu_set_t cores_ = [] { cpu_set_t none; CPU_ZERO(&none); return none; }();
+  cpu_set_t cores_ = [] {
+    cpu_set_t none;
+    CPU_ZERO(&none);
+    return none;
+  }();
 #endif
 };
 

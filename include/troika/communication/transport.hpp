@@ -16,8 +16,8 @@
 
 namespace troika {
 
-// How elements of several ranks become one. Sums of floats add in rank order, ((r0 + r1) + r2) + ..., in f32, rounded once
-// to the element type. Sums of integers wrap around. A NaN wins a maximum.
+// How elements of several ranks become one. Sums of floats add in rank order, ((r0 + r1) + r2) + ..., in f32, rounded
+// once to the element type. Sums of integers wrap around. A NaN wins a maximum.
 enum class Reduction : std::uint8_t { sum, max };
 
 constexpr std::string_view to_string(Reduction reduction) { return reduction == Reduction::sum ? "sum" : "max"; }
@@ -27,12 +27,20 @@ struct Root {
 };
 
 enum class Operation : std::uint8_t {
-  barrier, all_reduce, all_gather, reduce_scatter, broadcast, all_to_all, split, send, recv
+  barrier,
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  broadcast,
+  all_to_all,
+  split,
+  send,
+  recv
 };
 
 constexpr std::string_view to_string(Operation operation) {
-  constexpr std::string_view names[] = {"barrier",    "all_reduce", "all_gather", "reduce_scatter", "broadcast",
-                                        "all_to_all", "split",      "send",       "recv"};
+  constexpr std::string_view names[] = {
+      "barrier", "all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "split", "send", "recv"};
   return names[static_cast<std::size_t>(operation)];
 }
 
@@ -51,11 +59,13 @@ struct Signature {
 // One call of one rank, as a transport sees it.
 struct Call {
   Signature signature;
-  std::uint64_t sequence = 0;  // number of this collective on its communicator, from 1; of a message, on its pair of ranks
+  std::uint64_t sequence =
+      0;  // number of this collective on its communicator, from 1; of a message, on its pair of ranks
   std::chrono::nanoseconds deadline{};
 };
 
-// Why a group of ranks cannot go on. `rank` is the one at fault, numbered in the World also where the group is a part of it.
+// Why a group of ranks cannot go on. `rank` is the one at fault, numbered in the World also where the group is a part
+// of it.
 struct Failure {
   Fault fault = Fault::peer_failed;
   int rank = -1;
@@ -71,26 +81,27 @@ inline Error error_of(const Failure& failure, const Call& call) {
 // What every transport gives each rank: a place among its peers, agreement, and messages.
 //
 // - Bytes are passed with their DType, so that a transport is not a template on the element type.
-// - A call throws Error by the deadline at the latest (mismatch, timeout, peer_failed), on every rank of the group. After
+// - A call throws Error by the deadline at the latest (mismatch, timeout, peer_failed), on every rank of the group.
+// After
 //   that the group is dead.
 // - agree() returns once all ranks have called it with equal signatures. It is also a barrier.
-// - send() may wait until the peer receives. A message is checked on both sides: its element type and its size, and that
+// - send() may wait until the peer receives. A message is checked on both sides: its element type and its size, and
+// that
 //   both sides are in the same operation, or one in send and the other in recv.
 // - split() gives this rank its place among those that named the same color, ordered by key, then by rank.
 // - Destroying an endpoint tells the peers that this rank has left.
 // - Only one thread at a time may use an endpoint.
 template <class E>
-concept Endpoint = std::movable<E> &&
-    requires(E& endpoint, const E& constant, const Call& call, std::span<const std::byte> data,
-             std::span<std::byte> buffer, int peer) {
-      { constant.rank() } -> std::same_as<int>;
-      { constant.world_size() } -> std::same_as<int>;
-      { constant.world_rank(peer) } -> std::same_as<int>;  // of a rank of this group
-      { endpoint.agree(call) } -> std::same_as<void>;
-      { endpoint.send(call, data, peer) } -> std::same_as<void>;
-      { endpoint.recv(call, buffer, peer) } -> std::same_as<void>;
-      { endpoint.split(call, peer, peer) } -> std::same_as<E>;
-    };
+concept Endpoint = std::movable<E> && requires(E& endpoint, const E& constant, const Call& call,
+                                               std::span<const std::byte> data, std::span<std::byte> buffer, int peer) {
+  { constant.rank() } -> std::same_as<int>;
+  { constant.world_size() } -> std::same_as<int>;
+  { constant.world_rank(peer) } -> std::same_as<int>;  // of a rank of this group
+  { endpoint.agree(call) } -> std::same_as<void>;
+  { endpoint.send(call, data, peer) } -> std::same_as<void>;
+  { endpoint.recv(call, buffer, peer) } -> std::same_as<void>;
+  { endpoint.split(call, peer, peer) } -> std::same_as<E>;
+};
 
 // A way for bytes to get from rank to rank. `connect` is called by each rank, in the same order on all of them.
 template <class T, class D = HostDevice>
@@ -100,8 +111,8 @@ concept Transport = std::copyable<T> && requires(T& transport, Rank<D>& rank) {
 
 // What an endpoint may do natively, a concept each. What it cannot is composed from messages (compose.hpp). A native
 // collective does its own agreement: it checks the signatures of all ranks before it writes any output.
-// `in` and `out` are each rank's whole buffers; they start at the same address, or `in` is this rank's own part of `out`,
-// or they are disjoint. Counts are in elements, one a rank; empty means that all are equal.
+// `in` and `out` are each rank's whole buffers; they start at the same address, or `in` is this rank's own part of
+// `out`, or they are disjoint. Counts are in elements, one a rank; empty means that all are equal.
 template <class E>
 concept HasAllReduce = requires(E& e, const Call& call, const std::byte* in, std::byte* out) {
   e.all_reduce(call, in, out);
@@ -117,16 +128,21 @@ concept HasReduceScatter = requires(E& e, const Call& call, const std::byte* in,
   e.reduce_scatter(call, in, out, counts);
 };
 template <class E>
-concept HasBroadcast = requires(E& e, const Call& call, std::byte* data) { e.broadcast(call, data); };
+concept HasBroadcast = requires(E& e, const Call& call, std::byte* data) {
+  e.broadcast(call, data);
+};
 template <class E>
 concept HasAllToAll = requires(E& e, const Call& call, const std::byte* in, std::byte* out,
                                std::span<const std::size_t> counts) {
   e.all_to_all(call, in, counts, out, counts);
 };
 
-// The endpoint's bytes are in memory that the calling thread can read and write, so that collectives can be composed there.
+// The endpoint's bytes are in memory that the calling thread can read and write, so that collectives can be composed
+// there.
 template <class E>
-concept HostMemory = requires { requires E::host_memory; };
+concept HostMemory = requires {
+  requires E::host_memory;
+};
 
 struct CommunicationOptions {
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // for each call

@@ -40,8 +40,8 @@ class Bell {
     word_.fetch_add(1, std::memory_order_seq_cst);
     wake();
   }
-  // The same for something that several threads announce: only the first of them wakes the sleepers. `number` differs from
-  // the last one.
+  // The same for something that several threads announce: only the first of them wakes the sleepers. `number` differs
+  // from the last one.
   void ring(std::uint64_t number) noexcept {
     if (sleepers_.load(std::memory_order_relaxed) == 0) return;
     const auto word = static_cast<std::uint32_t>(number);
