@@ -12,7 +12,7 @@
 
 #include <troika/communication/rank.hpp>
 #include <troika/core/error.hpp>
-#include <troika/scheduling/futex.hpp>
+#include <troika/device/host/futex.hpp>
 #include <troika/scheduling/job_queue.hpp>
 
 namespace troika::detail {

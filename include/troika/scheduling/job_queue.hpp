@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include <troika/device/host/futex.hpp>
 #include <troika/device/host/team.hpp>
-#include <troika/scheduling/futex.hpp>
 
 namespace troika::detail {
 

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <troika/core/lane.hpp>
-#include <troika/scheduling/futex.hpp>
+#include <troika/device/host/futex.hpp>
 #include <troika/scheduling/job_queue.hpp>
 
 namespace troika::detail {

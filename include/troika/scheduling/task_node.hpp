@@ -14,7 +14,7 @@
 
 #include <troika/core/error.hpp>
 #include <troika/core/lane.hpp>
-#include <troika/scheduling/futex.hpp>
+#include <troika/device/host/futex.hpp>
 #include <troika/scheduling/job_queue.hpp>
 #include <troika/scheduling/task_record.hpp>
 

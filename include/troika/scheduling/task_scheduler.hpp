@@ -27,12 +27,12 @@
 #include <troika/core/partition.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/futex.hpp>
 #include <troika/observe/log.hpp>
 #include <troika/observe/trace.hpp>
 #include <troika/scheduling/allocation.hpp>
 #include <troika/scheduling/device_board.hpp>
 #include <troika/scheduling/device_health.hpp>
-#include <troika/scheduling/futex.hpp>
 #include <troika/scheduling/gang.hpp>
 #include <troika/scheduling/lane_thread.hpp>
 #include <troika/scheduling/task.hpp>

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <troika/device/host/futex.hpp>
+
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
@@ -72,10 +74,10 @@ class Team {
     using Function = std::remove_reference_t<F>;
     call_ = [](void* function, int member, int size) { (*static_cast<Function*>(function))(member, size); };
     function_ = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
-    working_.store(size_ - 1, std::memory_order_relaxed);
+    working_.value().store(static_cast<std::uint32_t>(size_ - 1), std::memory_order_relaxed);
     begin_round();
     work(0);
-    wait_while(working_, [](int working) { return working != 0; });
+    wait_while(working_, [](std::uint32_t working) { return working != 0; });
     if (failed_.load(std::memory_order_relaxed)) {
       failed_.store(false, std::memory_order_relaxed);
       std::rethrow_exception(std::exchange(failure_, nullptr));
@@ -85,42 +87,44 @@ class Team {
  private:
   static constexpr int spins = 2000;
 
-  // Returns when `busy` is false of the value.
+  // Returns when `busy` is false of the value. Either the one who changes it sees a sleeper, or the sleeper sees the change.
   template <class Busy>
-  static int wait_while(const std::atomic<int>& value, Busy busy) {
-    int now = value.load(std::memory_order_acquire);
+  std::uint32_t wait_while(detail::Futex& futex, Busy busy) {
+    std::uint32_t now = futex.value().load(std::memory_order_acquire);
     for (int spin = 0; busy(now) && spin < spins; ++spin) {
       pause_core();
-      now = value.load(std::memory_order_acquire);
+      now = futex.value().load(std::memory_order_acquire);
     }
-    while (busy(now)) {
-      value.wait(now, std::memory_order_acquire);
-      now = value.load(std::memory_order_acquire);
-    }
+    if (!busy(now)) return now;
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    while (busy(now = futex.value().load(std::memory_order_seq_cst))) futex.sleep(now);
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
     return now;
+  }
+  void wake(detail::Futex& futex) {
+    if (sleepers_.load(std::memory_order_seq_cst) != 0) futex.wake_all();
   }
 
   void start() {
     while (threads_.size() + 1 < static_cast<std::size_t>(size_)) {
       const int member = static_cast<int>(threads_.size()) + 1;
-      const int round = round_.load(std::memory_order_relaxed);
+      const std::uint32_t round = round_.value().load(std::memory_order_relaxed);
       threads_.emplace_back([this, member, round] { serve(member, round); });
     }
   }
 
   void begin_round() {
-    round_.store(static_cast<int>(static_cast<unsigned>(round_.load(std::memory_order_relaxed)) + 1u),
-                 std::memory_order_release);
-    round_.notify_all();
+    round_.value().fetch_add(1, std::memory_order_seq_cst);
+    wake(round_);
   }
 
-  void serve(int member, int round) {
+  void serve(int member, std::uint32_t round) {
     pin_this_thread(cores_[static_cast<std::size_t>(member)]);
     while (true) {
-      round = wait_while(round_, [round](int now) { return now == round; });
+      round = wait_while(round_, [round](std::uint32_t now) { return now == round; });
       if (stop_.load(std::memory_order_relaxed)) return;
       work(member);
-      if (working_.fetch_sub(1, std::memory_order_acq_rel) == 1) working_.notify_one();
+      if (working_.value().fetch_sub(1, std::memory_order_seq_cst) == 1) wake(working_);
     }
   }
 
@@ -137,9 +141,10 @@ class Team {
   std::vector<std::thread> threads_;
   void (*call_)(void*, int, int) = nullptr;
   void* function_ = nullptr;
-  alignas(64) std::atomic<int> round_{0};
+  alignas(64) detail::Futex round_;
   std::atomic<bool> stop_{false};
-  alignas(64) std::atomic<int> working_{0};
+  std::atomic<int> sleepers_{0};
+  alignas(64) detail::Futex working_;
   std::atomic<bool> failed_{false};
   std::exception_ptr failure_;
 };
