@@ -4,6 +4,7 @@
 //
 // Sentence embeddings with a BERT-like encoder split over two devices, and how alike the sentences are.
 //   usage: embed FOLDER [SENTENCE...]     FOLDER: for instance all-MiniLM-L6-v2, as downloaded from Hugging Face
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <string>
