@@ -176,11 +176,12 @@ BENCHMARK(all_gather)->Apply(by_size);
 BENCHMARK(reduce_scatter)->Apply(by_size);
 BENCHMARK(memory_limit)->Apply(limits);
 
-// --samples RANKS BATCHES: the times of all_reduce in a form that compare_collectives reads, as collectives_mpi prints
-// them.
-int print_samples(int ranks, int batches) {
+// --samples RANKS BATCHES in|out: the times of all_reduce, in place or into another buffer, in a form that
+// compare_collectives reads, as collectives_mpi prints them.
+int print_samples(int ranks, int batches, bool in_place) {
   on_ranks(ranks, [&](auto& communication) {
-    std::vector<float> in((64 << 20) / 4, 1e-3f), out(in.size());
+    // The sum of zeros is zero, however often it is taken in place.
+    std::vector<float> in((64 << 20) / 4, 0.0f), out(in_place ? 0 : in.size(), 0.0f);
     const auto time = [&](std::size_t bytes, auto&& once) {
       const int calls = static_cast<int>(std::max<std::size_t>(2, std::min<std::size_t>(1000, (8 << 20) / bytes)));
       for (int i = 0; i < std::min(calls, 50); ++i) once();
@@ -199,7 +200,13 @@ int print_samples(int ranks, int batches) {
     };
     time(1, [&] { communication.barrier(); });
     for (std::size_t bytes = 1 << 10; bytes <= in.size() * 4; bytes *= 4) {
-      time(bytes, [&] { communication.all_reduce(std::span(in).first(bytes / 4), std::span(out).first(bytes / 4)); });
+      const auto from = std::span(in).first(bytes / 4);
+      time(bytes, [&] {
+        if (in_place)
+          communication.all_reduce(from);
+        else
+          communication.all_reduce(from, std::span(out).first(bytes / 4));
+      });
     }
   });
   return 0;
@@ -208,7 +215,8 @@ int print_samples(int ranks, int batches) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 4 && std::string(argv[1]) == "--samples") return print_samples(std::atoi(argv[2]), std::atoi(argv[3]));
+  if (argc == 5 && std::string(argv[1]) == "--samples")
+    return print_samples(std::atoi(argv[2]), std::atoi(argv[3]), std::string(argv[4]) == "in");
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

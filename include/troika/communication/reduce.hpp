@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -26,40 +27,47 @@ using Floats = Vector<float>;
 using Words = Vector<std::uint32_t>;
 typedef std::uint16_t Halves __attribute__((vector_size(32)));
 
-// One block of elements while it is being reduced: two vectors of what the sum is formed in. Vectors are passed by
-// reference only: how they are passed by value depends on the target of a function.
+// Loads and stores at any address. Not memcpy: it makes g++ 12 keep a block in memory.
+template <class V>
+struct Loose {
+  typedef V type __attribute__((aligned(1), may_alias));
+};
+template <class V>
+[[gnu::always_inline]] inline void load(V& v, const std::byte* from) {
+  v = *reinterpret_cast<const typename Loose<V>::type*>(from);
+}
+template <class V>
+[[gnu::always_inline]] inline void store(const V& v, std::byte* to) {
+  *reinterpret_cast<typename Loose<V>::type*>(to) = v;
+}
+
+// A few elements while they are being reduced: one vector of what the sum is formed in. Vectors are passed by reference
+// only: how they are passed by value depends on the target of a function.
 template <class E>
 struct Block {
   using Lane = E;
-  static constexpr std::size_t size = 128 / sizeof(E);
-  Vector<E> v[2];
-  [[gnu::always_inline]] void load(const std::byte* from) { std::memcpy(v, from, 128); }
-  [[gnu::always_inline]] void store(std::byte* to) const { std::memcpy(to, v, 128); }
+  static constexpr std::size_t size = 64 / sizeof(E);
+  Vector<E> v;
+  [[gnu::always_inline]] void load(const std::byte* from) { reduce_detail::load(v, from); }
+  [[gnu::always_inline]] void store(std::byte* to) const { reduce_detail::store(v, to); }
 };
 
 template <>
 struct Block<bf16> {
   using Lane = float;
-  static constexpr std::size_t size = 32;
-  Floats v[2];
+  static constexpr std::size_t size = 16;
+  Floats v;
   [[gnu::always_inline]] void load(const std::byte* from) {
-    for (int i = 0; i < 2; ++i) {
-      Halves halves;
-      std::memcpy(&halves, from + 32 * i, 32);
-      const Words words = __builtin_convertvector(halves, Words) << 16;
-      std::memcpy(&v[i], &words, 64);
-    }
+    Halves halves;
+    reduce_detail::load(halves, from);
+    v = reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
   }
   [[gnu::always_inline]] void store(std::byte* to) const {
-    for (int i = 0; i < 2; ++i) {
-      Words u;
-      std::memcpy(&u, &v[i], 64);
-      const Words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-      const Words nan = reinterpret_cast<Words>((u & 0x7fffffffu) > 0x7f800000u);
-      const Words bits = (nan & ((u >> 16) | 0x40u)) | (~nan & rounded);
-      const Halves halves = __builtin_convertvector(bits, Halves);
-      std::memcpy(to + 32 * i, &halves, 32);
-    }
+    const Words u = reinterpret_cast<Words>(v);
+    const Words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const Words nan = reinterpret_cast<Words>((u & 0x7fffffffu) > 0x7f800000u);
+    const Words bits = (nan & ((u >> 16) | 0x40u)) | (~nan & rounded);
+    reduce_detail::store(__builtin_convertvector(bits, Halves), to);
   }
 };
 
@@ -67,67 +75,48 @@ struct Block<bf16> {
 template <>
 struct Block<f16> {
   using Lane = float;
-  static constexpr std::size_t size = 32;
-  Floats v[2];
+  static constexpr std::size_t size = 16;
+  Floats v;
   [[gnu::always_inline]] void load(const std::byte* from) {
-    for (int i = 0; i < 2; ++i) {
-      Halves halves;
-      std::memcpy(&halves, from + 32 * i, 32);
-      const Words h = __builtin_convertvector(halves, Words);
-      const Words magnitude = (h & 0x7fffu) << 13;
-      Floats scaled;
-      std::memcpy(&scaled, &magnitude, 64);
-      scaled *= 0x1p112f;  // exponent bias 15 -> 127; normalises subnormal halves on the way
-      Words u;
-      std::memcpy(&u, &scaled, 64);
-      const Words special = reinterpret_cast<Words>(magnitude >= 0x0f800000u);  // infinity and NaN
-      u |= (special & 0x7f800000u) | ((h & 0x8000u) << 16);
-      std::memcpy(&v[i], &u, 64);
-    }
+    Halves halves;
+    reduce_detail::load(halves, from);
+    const Words h = __builtin_convertvector(halves, Words);
+    const Words magnitude = (h & 0x7fffu) << 13;
+    // exponent bias 15 -> 127; normalises subnormal halves on the way
+    Words u = reinterpret_cast<Words>(reinterpret_cast<Floats>(magnitude) * 0x1p112f);
+    const Words special = reinterpret_cast<Words>(magnitude >= 0x0f800000u);  // infinity and NaN
+    u |= (special & 0x7f800000u) | ((h & 0x8000u) << 16);
+    v = reinterpret_cast<Floats>(u);
   }
   [[gnu::always_inline]] void store(std::byte* to) const {
-    for (int i = 0; i < 2; ++i) {
-      Words bits;
-      std::memcpy(&bits, &v[i], 64);
-      const Words u = bits & 0x7fffffffu;
-      Floats magnitude;
-      std::memcpy(&magnitude, &u, 64);
-      const Floats shifted = magnitude + 0.5f;  // a subnormal half: the addition rounds
-      Words small;
-      std::memcpy(&small, &shifted, 64);
-      small -= 0x3f000000u;
-      Words half = (u + ((u >> 13) & 1u) + 0xc8000fffu) >> 13;
-      const Words is_small = reinterpret_cast<Words>(u < 0x38800000u);
-      const Words is_large = reinterpret_cast<Words>(u >= 0x47800000u);
-      const Words is_nan = reinterpret_cast<Words>(u > 0x7f800000u);
-      half = (is_small & small) | (~is_small & half);
-      half = (is_large & 0x7c00u) | (~is_large & half);
-      half |= (is_nan & 0x0200u) | ((bits >> 16) & 0x8000u);
-      const Halves halves = __builtin_convertvector(half, Halves);
-      std::memcpy(to + 32 * i, &halves, 32);
-    }
+    const Words bits = reinterpret_cast<Words>(v), u = bits & 0x7fffffffu;
+    // a subnormal half: the addition rounds
+    const Words small = reinterpret_cast<Words>(reinterpret_cast<Floats>(u) + 0.5f) - 0x3f000000u;
+    Words half = (u + ((u >> 13) & 1u) + 0xc8000fffu) >> 13;
+    const Words is_small = reinterpret_cast<Words>(u < 0x38800000u);
+    const Words is_large = reinterpret_cast<Words>(u >= 0x47800000u);
+    const Words is_nan = reinterpret_cast<Words>(u > 0x7f800000u);
+    half = (is_small & small) | (~is_small & half);
+    half = (is_large & 0x7c00u) | (~is_large & half);
+    half |= (is_nan & 0x0200u) | ((bits >> 16) & 0x8000u);
+    reduce_detail::store(__builtin_convertvector(half, Halves), to);
   }
 };
 
 template <Reduction op, class B>
 [[gnu::always_inline]] inline void combine(B& sum, const B& next) {
   using Lane = typename B::Lane;
-  for (int i = 0; i < 2; ++i) {
-    if constexpr (op == Reduction::sum &&
-                  std::is_integral_v<Lane>) {  // signed overflow is undefined: wrap around unsigned
-      using Unsigned = Vector<std::make_unsigned_t<Lane>>;
-      sum.v[i] =
-          reinterpret_cast<Vector<Lane>>(reinterpret_cast<Unsigned>(sum.v[i]) + reinterpret_cast<Unsigned>(next.v[i]));
-    } else if constexpr (op == Reduction::sum) {
-      sum.v[i] += next.v[i];
-    } else {
-      auto keep = sum.v[i] > next.v[i];
-      if constexpr (std::is_floating_point_v<Lane>) keep |= sum.v[i] != sum.v[i];
-      using Mask = decltype(keep);
-      const Mask kept = reinterpret_cast<Mask>(sum.v[i]) & keep, taken = reinterpret_cast<Mask>(next.v[i]) & ~keep;
-      const Mask chosen = kept | taken;
-      std::memcpy(&sum.v[i], &chosen, 64);
-    }
+  if constexpr (op == Reduction::sum && std::is_integral_v<Lane>) {  // signed overflow is undefined: wrap around
+    using Unsigned = Vector<std::make_unsigned_t<Lane>>;
+    sum.v = reinterpret_cast<Vector<Lane>>(reinterpret_cast<Unsigned>(sum.v) + reinterpret_cast<Unsigned>(next.v));
+  } else if constexpr (op == Reduction::sum) {
+    sum.v += next.v;
+  } else {
+    auto keep = sum.v > next.v;
+    if constexpr (std::is_floating_point_v<Lane>) keep |= sum.v != sum.v;
+    using Mask = decltype(keep);
+    sum.v = reinterpret_cast<Vector<Lane>>((reinterpret_cast<Mask>(sum.v) & keep) |
+                                           (reinterpret_cast<Mask>(next.v) & ~keep));
   }
 }
 
@@ -137,24 +126,32 @@ struct Arguments {
   std::size_t begin, end;
 };
 
-// One block is read from all inputs before it is written: an output may be an input. The tail goes through the same
-// arithmetic, padded.
-template <class E, Reduction op>
-[[gnu::always_inline]] inline void reduce_blocks(const Arguments& a) {
-  constexpr std::size_t block = Block<E>::size;
-  std::size_t i = a.begin;
-  for (; i + block <= a.end; i += block) {
-    Block<E> sum, next;
-    sum.load(a.inputs[0] + i * sizeof(E));
-    for (std::size_t r = 1; r < a.inputs.size(); ++r) {
-      next.load(a.inputs[r] + i * sizeof(E));
-      combine<op>(sum, next);
+// `unroll` blocks are read from all inputs before they are written: an output may be an input. More than one, so that
+// the loops over inputs and outputs cost little.
+template <class E, Reduction op, std::size_t unroll>
+[[gnu::always_inline]] inline void reduce_whole(const Arguments& a, std::size_t i) {
+  constexpr std::size_t bytes = Block<E>::size * sizeof(E);
+  Block<E> sums[unroll];
+  _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) sums[u].load(a.inputs[0] + i * sizeof(E) +
+                                                                                u * bytes);
+  for (std::size_t r = 1; r < a.inputs.size(); ++r) {
+    const std::byte* const input = a.inputs[r] + i * sizeof(E);
+    _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) {
+      Block<E> next;
+      next.load(input + u * bytes);
+      combine<op>(sums[u], next);
     }
-    for (std::byte* output : a.outputs) sum.store(output + i * sizeof(E));
   }
-  if (i == a.end) return;
-  const std::size_t bytes = (a.end - i) * sizeof(E);
-  std::byte padded[block * sizeof(E)] = {};
+  for (std::byte* output : a.outputs) {
+    _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) sums[u].store(output + i * sizeof(E) + u * bytes);
+  }
+}
+
+// Less than a block, through the same arithmetic, padded.
+template <class E, Reduction op>
+[[gnu::always_inline]] inline void reduce_some(const Arguments& a, std::size_t i, std::size_t count) {
+  const std::size_t bytes = count * sizeof(E);
+  std::byte padded[Block<E>::size * sizeof(E)] = {};
   Block<E> sum, next;
   std::memcpy(padded, a.inputs[0] + i * sizeof(E), bytes);
   sum.load(padded);
@@ -165,6 +162,23 @@ template <class E, Reduction op>
   }
   sum.store(padded);
   for (std::byte* output : a.outputs) std::memcpy(output + i * sizeof(E), padded, bytes);
+}
+
+template <class E, Reduction op>
+[[gnu::always_inline]] inline void reduce_blocks(const Arguments& a) {
+  constexpr std::size_t block = Block<E>::size;
+  constexpr std::size_t unroll = 4;
+  std::size_t i = a.begin;
+  // Stores that cross cache lines cost twice: begin where the first output is aligned.
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(a.outputs[0] + i * sizeof(E)) % 64;
+  if (past && past % sizeof(E) == 0) {
+    const std::size_t head = std::min(a.end - i, (64 - past) / sizeof(E));
+    reduce_some<E, op>(a, i, head);
+    i += head;
+  }
+  for (; i + unroll * block <= a.end; i += unroll * block) reduce_whole<E, op, unroll>(a, i);
+  for (; i + block <= a.end; i += block) reduce_whole<E, op, 1>(a, i);
+  if (i < a.end) reduce_some<E, op>(a, i, a.end - i);
 }
 
 template <class E, Reduction op>
