@@ -27,18 +27,23 @@ using Floats = Vector<float>;
 using Words = Vector<std::uint32_t>;
 typedef std::uint16_t Halves __attribute__((vector_size(32)));
 
-// Loads and stores at any address. Not memcpy: it makes g++ 12 keep a block in memory.
-template <class V>
-struct Loose {
-  typedef V type __attribute__((aligned(1), may_alias));
-};
+// Loads and stores at any address, of memory of any type. Not memcpy: it makes g++ 12 keep a block in memory. Not a
+// template over the vector: there g++ forgets that it may alias.
+typedef unsigned char Bytes64 __attribute__((vector_size(64), aligned(1), may_alias));
+typedef unsigned char Bytes32 __attribute__((vector_size(32), aligned(1), may_alias));
 template <class V>
 [[gnu::always_inline]] inline void load(V& v, const std::byte* from) {
-  v = *reinterpret_cast<const typename Loose<V>::type*>(from);
+  if constexpr (sizeof(V) == 64)
+    v = reinterpret_cast<V>(*reinterpret_cast<const Bytes64*>(from));
+  else
+    v = reinterpret_cast<V>(*reinterpret_cast<const Bytes32*>(from));
 }
 template <class V>
 [[gnu::always_inline]] inline void store(const V& v, std::byte* to) {
-  *reinterpret_cast<typename Loose<V>::type*>(to) = v;
+  if constexpr (sizeof(V) == 64)
+    *reinterpret_cast<Bytes64*>(to) = reinterpret_cast<Bytes64>(v);
+  else
+    *reinterpret_cast<Bytes32*>(to) = reinterpret_cast<Bytes32>(v);
 }
 
 // A few elements while they are being reduced: one vector of what the sum is formed in. Vectors are passed by reference
@@ -170,9 +175,9 @@ template <class E, Reduction op>
   constexpr std::size_t unroll = 4;
   std::size_t i = a.begin;
   // Stores that cross cache lines cost twice: begin where the first output is aligned.
-  const std::size_t past = reinterpret_cast<std::uintptr_t>(a.outputs[0] + i * sizeof(E)) % 64;
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(a.outputs[0] + i * sizeof(E)) % (block * sizeof(E));
   if (past && past % sizeof(E) == 0) {
-    const std::size_t head = std::min(a.end - i, (64 - past) / sizeof(E));
+    const std::size_t head = std::min(a.end - i, block - past / sizeof(E));
     reduce_some<E, op>(a, i, head);
     i += head;
   }
