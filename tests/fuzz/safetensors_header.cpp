@@ -30,8 +30,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto& tensor : file.tensors()) {
       total += tensor.size_bytes();
       if (file.find(tensor.name) != &tensor) std::abort();
-      if (!tensor.dtype) continue;
-      if (file.bytes(tensor).size() != static_cast<std::size_t>(tensor.shape.count()) * size_of(*tensor.dtype)) std::abort();
+      if (!tensor.type) continue;
+      if (file.bytes(tensor).size() != static_cast<std::size_t>(tensor.shape.count()) * layout_of(*tensor.type).bytes) std::abort();
       std::vector<std::byte> copy(tensor.size_bytes());
       if (tensor.shape.dims() >= 1) file.copy_rows(tensor, {0, tensor.shape[0]}, copy);
       if (tensor.shape.dims() == 2) file.copy_columns(tensor, {0, tensor.shape[1]}, copy);

@@ -81,7 +81,7 @@ TEST_CASE("A safetensors file gives its tensors by name") {
   CHECK(file.tensors()[0].name == "norm");
   CHECK(file.metadata().at("format") == "pt");
   CHECK(file.info("w").shape == Shape{3, 4});
-  CHECK(file.info("w").dtype == DType::f32);
+  CHECK(file.info("w").type == WeightType::f32);
   CHECK(file.info("scale").shape.dims() == 0);
   CHECK(file.find("absent") == nullptr);
   CHECK_THROWS_WITH(file.info("absent"), ContainsSubstring("no tensor 'absent'"));
@@ -127,7 +127,7 @@ TEST_CASE("A tensor of a type that troika lacks is listed, and only reading it f
   const std::string header =
       R"({"ids":{"dtype":"I64","shape":[1,2],"data_offsets":[0,16]},"w":{"dtype":"F32","shape":[1],"data_offsets":[16,20]}})";
   const auto file = SafetensorsFile::open(folder.write("m", file_of(header, std::string(20, '\0'))));
-  CHECK(!file.info("ids").dtype);
+  CHECK(!file.info("ids").type);
   std::vector<float> value(1, 9);
   file.read<float>(file.info("w"), value);
   CHECK(value[0] == 0);

@@ -6,8 +6,10 @@
 // Prints a line for each tensor of the folder, sorted by name, tab-separated: name, type, shape, CRC-32 of its bytes as
 // read by rows, of its bytes as read by columns (matrices), and of its values as f32 (floating types). "-" where there is none.
 
+#include <algorithm>
 #include <cstdint>
 #include <iostream>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,7 +31,7 @@ std::string crc32(std::span<const std::byte> bytes) {
 std::vector<std::byte> by_rows(const troika::models::Weights& weights, const troika::models::TensorInfo& tensor) {
   std::vector<std::byte> all(tensor.size_bytes());
   const auto parts = troika::Partition::even(tensor.shape[0], 3);
-  const auto row = static_cast<std::size_t>(tensor.shape.inner(0)) * troika::size_of(*tensor.dtype);
+  const auto row = tensor.size_bytes() / static_cast<std::size_t>(std::max<std::int64_t>(1, tensor.shape[0]));
   for (const auto& range : parts.ranges()) {
     weights.copy_rows(tensor.name, range,
                       std::span(all).subspan(static_cast<std::size_t>(range.begin) * row, static_cast<std::size_t>(range.size()) * row));
@@ -38,8 +40,8 @@ std::vector<std::byte> by_rows(const troika::models::Weights& weights, const tro
 }
 
 std::vector<std::byte> by_columns(const troika::models::Weights& weights, const troika::models::TensorInfo& tensor) {
-  const auto size = troika::size_of(*tensor.dtype);
-  const auto row = static_cast<std::size_t>(tensor.shape[1]) * size;
+  const auto count = static_cast<std::size_t>(std::max<std::int64_t>(1, tensor.shape.count()));
+  const auto size = tensor.size_bytes() / count, row = static_cast<std::size_t>(tensor.shape[1]) * size;
   std::vector<std::byte> all(tensor.size_bytes());
   const auto parts = troika::Partition::even(tensor.shape[1], 3);
   for (const auto& range : parts.ranges()) {
@@ -62,13 +64,14 @@ int main(int argc, char** argv) {
   }
   try {
     const auto weights = troika::models::Weights::open(argv[1]);
+    const std::set<std::string> readable{"F32", "F16", "BF16", "I32", "I8", "U8"};
     for (const auto& name : weights.names()) {
       const auto& tensor = weights.info(name);
       std::string rows = "-", columns = "-", values = "-";
-      if (tensor.dtype) {
+      if (readable.contains(tensor.dtype_name)) {
         rows = crc32(tensor.shape.dims() >= 1 ? by_rows(weights, tensor) : std::vector<std::byte>(weights.bytes(name).begin(), weights.bytes(name).end()));
         if (tensor.shape.dims() == 2) columns = crc32(by_columns(weights, tensor));
-        if (*tensor.dtype == troika::DType::f32 || *tensor.dtype == troika::DType::f16 || *tensor.dtype == troika::DType::bf16) {
+        if (tensor.type) {
           std::vector<float> floats(static_cast<std::size_t>(tensor.shape.count()));
           weights.read<float>(name, floats);
           values = crc32(std::as_bytes(std::span(floats)));

@@ -68,11 +68,12 @@ class Loader {
     return weight;
   }
   Weight<D> make_weight(const TensorInfo& info, Shape shape) {
-    if (info.dtype != DType::f32 && info.dtype != DType::f16 && info.dtype != DType::bf16) {
+    if (info.type != WeightType::f32 && info.type != WeightType::f16 && info.type != WeightType::bf16) {
       throw Error(Fault::unsupported, "tensor " + info.name + " in " + weights_->folder().string() + " is " +
                                           info.dtype_name + "; weights may be F32, F16 or BF16");
     }
-    return {pipeline_->device(), *info.dtype, shape};
+    const auto dtype = info.type == WeightType::f32 ? DType::f32 : info.type == WeightType::f16 ? DType::f16 : DType::bf16;
+    return {pipeline_->device(), dtype, shape};
   }
   void report(std::uint64_t bytes) const {
     if (progress_) progress_(bytes);

@@ -20,11 +20,12 @@ std::string place(const std::filesystem::path& file, const TensorInfo& tensor) {
 }
 
 DType readable(const std::filesystem::path& file, const TensorInfo& tensor) {
-  if (!tensor.dtype) {
+  const auto dtype = safetensors_dtype(tensor.dtype_name);
+  if (!dtype) {
     unsupported(place(file, tensor) + " has type " + tensor.dtype_name +
                 ", which cannot be read; readable types are F32, F16, BF16, I32, I8, U8");
   }
-  return *tensor.dtype;
+  return *dtype;
 }
 
 void check_range(Range range, std::int64_t extent, const char* of, const TensorInfo& tensor) {
@@ -103,7 +104,7 @@ template <class T>
 void read_runs(const MappedFile& file, std::span<const std::byte> bytes, const TensorInfo& tensor, const Runs& runs,
                std::span<T> out) {
   check_out(out.size(), runs.run * runs.count, tensor);
-  visit(*tensor.dtype, [&](auto example) {
+  visit(readable(file.path(), tensor), [&](auto example) {
     using From = decltype(example);
     if constexpr (std::is_same_v<From, T>) {
       walk(file, bytes, sizeof(T), runs, [&](std::span<const std::byte> source, std::size_t at) {

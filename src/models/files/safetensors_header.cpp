@@ -154,7 +154,7 @@ class Reader : public nlohmann::json_sax<Json> {
     }
     const auto kind = std::ranges::find(kinds, tensor_.dtype_name, &Kind::name);
     if (kind == std::end(kinds)) unsupported(here() + "has the unknown type " + in_quotes(tensor_.dtype_name));
-    tensor_.dtype = kind->dtype;
+    if (kind->dtype) tensor_.type = weight_type_of(*kind->dtype);
 
     if (tensor_.begin > tensor_.end) {
       fail("begins at " + std::to_string(tensor_.begin) + ", after its end at " + std::to_string(tensor_.end));
@@ -217,6 +217,11 @@ void check_coverage(const std::vector<TensorInfo>& tensors, std::uint64_t data_b
 }
 
 }  // namespace
+
+std::optional<DType> safetensors_dtype(std::string_view name) {
+  const auto kind = std::ranges::find(kinds, name, &Kind::name);
+  return kind == std::end(kinds) ? std::nullopt : kind->dtype;
+}
 
 SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes, const std::string& origin) {
   if (json.empty() || json.front() != '{') bad_file(origin + ": the header does not begin with '{'");

@@ -15,16 +15,18 @@
 #include <troika/core/dtype.hpp>
 #include <troika/core/partition.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/core/weight_type.hpp>
 #include <troika/models/files/mapped_file.hpp>
 
 namespace troika::models {
 
-// What a safetensors header says of one tensor. `dtype` is empty for types that troika has no element for (F64, I64,
-// BOOL, F8_E4M3, ...): such a tensor is listed, and only reading it is an Error{unsupported}.
+// What the header of a safetensors or GGUF file says of one tensor. `type` is empty where the elements are not those of a
+// weight: integers, and types that troika does not know (F64, F8_E4M3, IQ2_XS, ...). Such a tensor is listed, and reading it
+// as a weight is an Error{unsupported}.
 struct TensorInfo {
   std::string name;
   std::string dtype_name;  // as the file spells it, e.g. "BF16"
-  std::optional<DType> dtype;
+  std::optional<WeightType> type;
   Shape shape;             // () is a scalar
   std::uint64_t begin = 0, end = 0;  // bytes, counted from the end of the header
 
