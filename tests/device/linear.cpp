@@ -39,6 +39,16 @@ std::int64_t wrong(const std::vector<float>& x, const std::vector<W>& w, const s
   return count;
 }
 
+// The activations that a product with bf16 weights sees.
+template <class W>
+std::vector<float> as_multiplied(HostDevice& device, CpuLevel level, std::vector<float> x) {
+  if (std::is_same_v<W, bf16> && level == CpuLevel::avx512 && cpu_has_bf16() &&
+      device.options().precision == Precision::fast) {
+    for (auto& value : x) value = static_cast<float>(static_cast<bf16>(value));
+  }
+  return x;
+}
+
 template <class W>
 void check(HostDevice& device, CpuLevel level, std::int64_t m, std::int64_t n, std::int64_t k, bool with_bias) {
   HostStream stream(device);
@@ -49,10 +59,11 @@ void check(HostDevice& device, CpuLevel level, std::int64_t m, std::int64_t n, s
   linear(stream, view(x, {m, k}), view(w, {n, k}), View<float>{y.data() + 1, {m, n}}, with_bias ? bias.data() : nullptr,
          level);
   INFO("m " << m << " n " << n << " k " << k << " bias " << with_bias << " level " << to_string(level) << " dtype "
-            << to_string(dtype_of<W>) << " threads " << device.team().size());
+            << to_string(dtype_of<W>) << " threads " << device.team().size() << " exact "
+            << (device.options().precision == Precision::exact));
   REQUIRE(y.front() == 77);
   REQUIRE(y.back() == 77);
-  REQUIRE(wrong(x, w, bias, {y.begin() + 1, y.end() - 1}, m, n, k) == 0);
+  REQUIRE(wrong(as_multiplied<W>(device, level, x), w, bias, {y.begin() + 1, y.end() - 1}, m, n, k) == 0);
 }
 
 }  // namespace
@@ -84,6 +95,16 @@ TEMPLATE_TEST_CASE("linear is right across the edges of its cache blocks", "", f
       check<TestType>(device, level, 13, 515, 385, false);
       check<TestType>(device, level, 1, 509, 1031, true);
       check<TestType>(device, level, 7, 509, 1031, false);
+      check<TestType>(device, level, 50, 40, 2049, true);
+    }
+  }
+}
+
+TEST_CASE("a device that is exact keeps activations in f32 before weights in bf16") {
+  auto device = device_of(2, Precision::exact);
+  for (const auto level : levels()) {
+    for (const std::int64_t m : {1, 2, 3, 8, 13, 33, 70}) {
+      for (const std::int64_t k : {1, 31, 64, 131}) check<bf16>(device, level, m, 67, k, k % 2 == 0);
     }
   }
 }
@@ -108,17 +129,17 @@ TEST_CASE("a product without depth is the bias, without rows or columns nothing"
   }
 }
 
-TEST_CASE("NaN and infinities go where the formula puts them, also past a zero") {
+TEMPLATE_TEST_CASE("NaN and infinities go where the formula puts them, also past a zero", "", float, bf16) {
   auto device = device_of(1);
   HostStream stream(device);
   const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   for (const auto level : levels()) {
     for (const std::int64_t m : {1, 3, 8, 40}) {
       const std::int64_t n = 37, k = 41;
-      std::vector<float> x(static_cast<std::size_t>(m * k), 0.0f), w(static_cast<std::size_t>(n * k), 1.0f),
-          y(static_cast<std::size_t>(m * n));
-      w[static_cast<std::size_t>(5 * k + 40)] = nan;
-      w[static_cast<std::size_t>(6 * k + 3)] = infinity;  // times 0 is NaN
+      std::vector<float> x(static_cast<std::size_t>(m * k), 0.0f), y(static_cast<std::size_t>(m * n));
+      std::vector<TestType> w(static_cast<std::size_t>(n * k), TestType(1.0f));
+      w[static_cast<std::size_t>(5 * k + 40)] = TestType(nan);
+      w[static_cast<std::size_t>(6 * k + 3)] = TestType(infinity);  // times 0 is NaN
       x[static_cast<std::size_t>((m - 1) * k + 7)] = infinity;
       linear(stream, view(x, {m, k}), view(w, {n, k}), view(y, {m, n}), nullptr, level);
       for (std::int64_t i = 0; i < m; ++i) {

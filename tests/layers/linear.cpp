@@ -50,7 +50,11 @@ double worst(std::span<const float> values, const std::vector<double>& reference
 }
 
 template <class T>
-std::vector<float> copied(std::span<const T> values) { return {values.begin(), values.end()}; }
+std::vector<float> copied(std::span<T> values) {
+  std::vector<float> result;
+  for (const auto value : values) result.push_back(static_cast<float>(value));
+  return result;
+}
 
 }  // namespace
 
@@ -82,6 +86,41 @@ TEST_CASE("an MLP with biases is the same on any number of ranks, even and uneve
     INFO(world << " ranks");
     check(world, troika::StaticAllocation{});
     check(world, troika::StaticAllocation{uneven_weights(world)});
+  }
+}
+
+TEST_CASE("weights in bf16 are within the rounding of bf16, and split as exactly as in f32") {
+  constexpr std::int64_t tokens = 5, in = 130, middle = 71, out = 37;
+  const auto x = random_values(tokens * in, 1), w1 = random_values(middle * in, 2), w2 = random_values(out * middle, 4);
+  const auto rounded = [](const std::vector<float>& values) {
+    std::vector<troika::bf16> result;
+    for (const float value : values) result.emplace_back(value);
+    return result;
+  };
+  const auto up16 = rounded(w1), down16 = rounded(w2);
+  const auto hidden = product({x.begin(), x.end()}, copied(std::span(up16)), {}, tokens, in, middle);
+  const auto expected = product(hidden, copied(std::span(down16)), {}, tokens, middle, out);
+  double size = 0;
+  for (const double value : expected) size = std::max(size, std::abs(value));
+
+  std::vector<float> alone;
+  for (const auto precision : {troika::Precision::fast, troika::Precision::exact}) {
+    for (const int world : test_worlds) {
+      const auto ranks = spmd(world, troika::StaticAllocation{uneven_weights(world)}, [&](auto& pipeline) {
+        const ColumnParallelLinear up{pipeline, View<const troika::bf16>(up16.data(), {middle, in})};
+        const RowParallelLinear down{pipeline, View<const troika::bf16>(down16.data(), {out, middle})};
+        const auto input = pipeline.replicate(View<const float>(x.data(), {tokens, in}));
+        return copied(pipeline.run(input, up, down, troika::to<Replicate>).values());
+      }, precision);
+      const bool exact = precision == troika::Precision::exact;
+      INFO(world << " ranks, exact " << exact);
+      for (const auto& y : ranks) {
+        CHECK(y == ranks[0]);
+        CHECK(worst(y, expected) < (exact ? 1e-5 : 1e-2) * size);
+      }
+      if (world == 1) alone = ranks[0];
+      else CHECK(worst(ranks[0], {alone.begin(), alone.end()}) < (exact ? 1e-5 : 2e-3) * size);
+    }
   }
 }
 

@@ -35,4 +35,22 @@ inline CpuLevel cpu_level() {
   return level;
 }
 
+// Products of pairs of bf16 (AVX-512 BF16), beside the highest level. Both are asked once.
+inline bool cpu_has_bf16() {
+  static const bool has = [] {
+#if defined(__x86_64__)
+    return cpu_level() == CpuLevel::avx512 && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+  }();
+  return has;
+}
+
+// How activations meet a weight that is not f32.
+enum class Precision {
+  fast,   // rounded to what the processor multiplies with such weights, where it is faster: bf16 for bf16
+  exact,  // as they are, in f32
+};
+
 }  // namespace troika

@@ -7,6 +7,7 @@
 
 #include <troika/core/error.hpp>
 #include <troika/device/device.hpp>
+#include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/memory.hpp>
 #include <troika/device/host/team.hpp>
 #include <troika/device/tensor.hpp>
@@ -18,6 +19,7 @@ class HostStream;
 struct HostOptions {
   std::vector<int> cores{};          // this device's cores; empty: wherever the system puts its one thread
   std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
+  Precision precision = Precision::fast;
 };
 
 // A group of CPU cores of this machine. A handle: copies share the memory pool and the team of threads.

@@ -37,28 +37,66 @@ void multiply_few(std::int64_t m, const float* x, const W* w, std::int64_t w_ste
   }
 }
 
-// The product of some rows with a matrix that is read once from memory and not packed.
+// How some rows meet a matrix: floats with all types.
 template <CpuLevel L>
-struct FewRows {
+struct FloatDots {
+  static constexpr int most = rows_at_once<L>;
+  static std::int64_t size(std::int64_t padded, std::int64_t k) { return Dots<L>::interleaved(padded, k); }
+  static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k, float* to) {
+    Dots<L>::interleave(x, x_step, rows, padded, k, to);
+  }
+  template <class W>
+  static void multiply(std::int64_t m, const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
+                       float* y, std::int64_t y_step, const float* bias) {
+    multiply_few<L, W>(m, x, w, w_step, n, k, y, y_step, bias);
+  }
+};
+
+#if defined(__x86_64__)
+// Rows rounded to bf16, with bf16.
+struct PairDots {
+  static constexpr int most = rows_at_once<CpuLevel::avx512>;
+  static std::int64_t size(std::int64_t padded, std::int64_t k) { return Pairs::interleaved(padded, k); }
+  static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k, float* to) {
+    Pairs::interleave(x, x_step, rows, padded, k, to);
+  }
+  template <class W, int M = most>
+  static void multiply(std::int64_t m, const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
+                       float* y, std::int64_t y_step, const float* bias) {
+    if constexpr (M > 1) {
+      if (m <= M / 2) return multiply<W, M / 2>(m, x, w, w_step, n, k, y, y_step, bias);
+    }
+    constexpr std::int64_t together = weights_at_once<CpuLevel::avx512>(M);
+    for (std::int64_t j = 0; j < n; j += together) {
+      Pairs::multiply_few<M, together>(x, m, w + j * w_step, w_step, std::min(together, n - j), k, y + j, y_step,
+                                       bias ? bias + j : bias);
+    }
+  }
+};
+#endif
+
+// The product of some rows with a matrix that is read once from memory and not packed.
+template <class Kernel>
+struct FewRowsOf {
   // Up to so many rows this is faster than packing w.
-  static constexpr std::int64_t limit = 4 * rows_at_once<L>;
+  static constexpr std::int64_t limit = 4 * Kernel::most;
 
   static std::int64_t group(std::int64_t m) {
-    const std::int64_t groups = (m + rows_at_once<L> - 1) / rows_at_once<L>;
+    const std::int64_t groups = (m + Kernel::most - 1) / Kernel::most;
     return (m + groups - 1) / groups;
   }
   // Floats for x.
   static std::int64_t scratch(std::int64_t m, std::int64_t k) {
     const std::int64_t size = group(m);
-    return (m + size - 1) / size * Dots<L>::interleaved(padded_rows(size), k);
+    return (m + size - 1) / size * Kernel::size(padded_rows(size), k);
   }
 
   static void prepare(const float* x, std::int64_t x_step, std::int64_t m, std::int64_t k, float* to) {
     const std::int64_t size = group(m);
     for (std::int64_t i = 0; i < m; i += size) {
       const std::int64_t rows = std::min(size, m - i);
-      Dots<L>::interleave(x + i * x_step, x_step, rows, padded_rows(rows), k, to);
-      to += Dots<L>::interleaved(padded_rows(rows), k);
+      Kernel::prepare(x + i * x_step, x_step, rows, padded_rows(rows), k, to);
+      to += Kernel::size(padded_rows(rows), k);
     }
   }
 
@@ -75,12 +113,14 @@ struct FewRows {
       const float* some = x;
       for (std::int64_t i = 0; i < m; i += size) {
         const std::int64_t rows = std::min(size, m - i);
-        multiply_few<L, W>(rows, some, w + j * w_step, w_step, columns, k, y + i * y_step + j, y_step,
-                           bias ? bias + j : bias);
-        some += Dots<L>::interleaved(padded_rows(rows), k);
+        Kernel::template multiply<W>(rows, some, w + j * w_step, w_step, columns, k, y + i * y_step + j, y_step,
+                                     bias ? bias + j : bias);
+        some += Kernel::size(padded_rows(rows), k);
       }
     }
   }
 };
+template <CpuLevel L>
+struct FewRows : FewRowsOf<FloatDots<L>> {};
 
 }  // namespace troika::kernels

@@ -41,6 +41,12 @@
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
 
+#define TROIKA_LEVEL avx512
+#define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
+#include <troika/device/host/kernels/pairs.hpp>
+#undef TROIKA_LEVEL
+#undef TROIKA_TARGET
+
 #endif
 
 #undef TROIKA_INLINE

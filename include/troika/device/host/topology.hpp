@@ -35,23 +35,22 @@ inline std::vector<int> available_cores() {
 }
 
 // One device per group of cores. An empty group is a device of one thread that the system places.
-inline std::vector<HostDevice> host_devices(std::vector<std::vector<int>> core_groups) {
+inline std::vector<HostDevice> host_devices(std::vector<std::vector<int>> core_groups, HostOptions options = {}) {
   expects(!core_groups.empty(), "host_devices needs at least 1 group of cores");
   std::vector<HostDevice> devices;
   for (auto& cores : core_groups) {
     for (const int core : cores) {
       expects(core >= 0, [&] { return "a core number is at least 0, not " + std::to_string(core); });
     }
-    HostOptions options;
     options.cores = std::move(cores);
-    devices.emplace_back(static_cast<int>(devices.size()), std::move(options));
+    devices.emplace_back(static_cast<int>(devices.size()), options);
   }
   return devices;
 }
 
 // n devices that share the cores of this process as evenly as whole cores allow, the first ones taking the remainder.
 // With more devices than cores, each is one thread that the system places.
-inline std::vector<HostDevice> host_devices(int n) {
+inline std::vector<HostDevice> host_devices(int n, HostOptions options = {}) {
   expects(n >= 1, [&] { return "host_devices needs at least 1 device, not " + std::to_string(n); });
   const auto cores = available_cores();
   const auto devices = static_cast<std::size_t>(n);
@@ -65,7 +64,7 @@ inline std::vector<HostDevice> host_devices(int n) {
       next += share;
     }
   }
-  return host_devices(std::move(groups));
+  return host_devices(std::move(groups), std::move(options));
 }
 
 }  // namespace troika

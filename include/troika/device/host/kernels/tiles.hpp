@@ -41,6 +41,13 @@ struct Tiles<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
       a += Step;
       b += b_step;
     }
+    put<Rows>(sum, count, c, c_step, used, accumulate, start);
+  }
+
+  // What a tile ends with: the first `count` rows and `used` columns of its sums go to c.
+  template <int Rows>
+  TROIKA_INLINE void put(const F (&sum)[Rows][2], std::int64_t count, float* c, std::int64_t c_step, std::int64_t used,
+                         bool accumulate, const float* start) {
     float tile[Rows][columns];  // so that what follows, which is rare, need not be unrolled
     TROIKA_UNROLL
     for (int i = 0; i < Rows; ++i) {
