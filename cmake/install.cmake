@@ -8,7 +8,7 @@ include(CMakePackageConfigHelpers)
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/troika)
 set(config_out ${PROJECT_BINARY_DIR}/package)
 
-# The core. The component has an export file of its own: where it is absent, troikaConfig.cmake says so.
+# The core. Each component has an export file of its own: where it is absent, troikaConfig.cmake says so.
 install(TARGETS troika EXPORT troika-targets FILE_SET HEADERS COMPONENT core)
 install(EXPORT troika-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT core)
 export(EXPORT troika-targets NAMESPACE troika:: FILE ${config_out}/troika-targets.cmake)
@@ -46,6 +46,12 @@ string(REGEX REPLACE "[^/]+" ".." pc_to_prefix "${pc_to_prefix}")
 configure_file(cmake/troika.pc.in ${config_out}/troika.pc @ONLY)
 install(FILES ${config_out}/troika.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT core)
 
+install(TARGETS troika_kernels EXPORT troika-kernels-targets ARCHIVE COMPONENT kernels)
+install(EXPORT troika-kernels-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT kernels)
+export(EXPORT troika-kernels-targets NAMESPACE troika:: FILE ${config_out}/troika-kernels-targets.cmake)
+configure_file(cmake/troika-kernels.pc.in ${config_out}/troika-kernels.pc @ONLY)
+install(FILES ${config_out}/troika-kernels.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT kernels)
+
 if(TROIKA_HAS_MODELS)
   install(TARGETS troika_models EXPORT troika-models-targets
     FILE_SET HEADERS COMPONENT models
@@ -65,7 +71,8 @@ if(NOT PROJECT_IS_TOP_LEVEL)
   return()
 endif()
 
-# `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers) and libtroika-models-dev.
+# `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers), libtroika-kernels-dev and
+# libtroika-models-dev.
 set(CPACK_PACKAGE_NAME troika)
 set(CPACK_PACKAGE_VENDOR "The troika authors")
 set(CPACK_PACKAGE_CONTACT "The troika authors")
@@ -74,7 +81,7 @@ set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_DEB_COMPONENT_INSTALL ON)
-set(CPACK_COMPONENTS_ALL core)
+set(CPACK_COMPONENTS_ALL core kernels)
 if(TROIKA_HAS_MODELS)
   list(APPEND CPACK_COMPONENTS_ALL models)
 endif()
@@ -83,6 +90,9 @@ set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_CORE_PACKAGE_NAME libtroika-dev)
 set(CPACK_DEBIAN_CORE_PACKAGE_DEPENDS "libeigen3-dev (>= 3.4)")
 set(CPACK_COMPONENT_CORE_DESCRIPTION "Tensor-parallel transformers for C++ programs: headers")
+set(CPACK_DEBIAN_KERNELS_PACKAGE_NAME libtroika-kernels-dev)
+set(CPACK_DEBIAN_KERNELS_PACKAGE_DEPENDS "libtroika-dev (= ${PROJECT_VERSION})")
+set(CPACK_COMPONENT_KERNELS_DESCRIPTION "Tensor-parallel transformers for C++ programs: kernels, compiled once")
 set(CPACK_DEBIAN_MODELS_PACKAGE_NAME libtroika-models-dev)
 # The static library is linked in the user's program, together with what it uses.
 set(CPACK_DEBIAN_MODELS_PACKAGE_DEPENDS

@@ -203,6 +203,29 @@ template <class E, Reduction op>
 }
 #endif
 
+// What the library troika::kernels has compiled.
+#if defined(__x86_64__)
+#define TROIKA_REDUCE_INSTANCE(instance, E, op)        \
+  instance void reduce_plain<E, op>(const Arguments&); \
+  instance void reduce_avx2<E, op>(const Arguments&);  \
+  instance void reduce_avx512<E, op>(const Arguments&);
+#else
+#define TROIKA_REDUCE_INSTANCE(instance, E, op) instance void reduce_plain<E, op>(const Arguments&);
+#endif
+#define TROIKA_REDUCE_INSTANCES_OF(instance, E)       \
+  TROIKA_REDUCE_INSTANCE(instance, E, Reduction::sum) \
+  TROIKA_REDUCE_INSTANCE(instance, E, Reduction::max)
+#define TROIKA_REDUCE_INSTANCES(instance)            \
+  TROIKA_REDUCE_INSTANCES_OF(instance, float)        \
+  TROIKA_REDUCE_INSTANCES_OF(instance, f16)          \
+  TROIKA_REDUCE_INSTANCES_OF(instance, bf16)         \
+  TROIKA_REDUCE_INSTANCES_OF(instance, std::int32_t) \
+  TROIKA_REDUCE_INSTANCES_OF(instance, std::int8_t)  \
+  TROIKA_REDUCE_INSTANCES_OF(instance, std::uint8_t)
+#if defined(TROIKA_COMPILED_KERNELS)
+TROIKA_REDUCE_INSTANCES(extern template)
+#endif
+
 }  // namespace reduce_detail
 
 // outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end), added in this order, for every k. An output

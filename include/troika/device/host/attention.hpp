@@ -2,8 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -23,8 +23,8 @@ namespace troika {
 namespace kernels {
 
 // Softmax and the sum over values in one pass over blocks of keys, after FlashAttention: what is kept of a row is its
-// largest score so far, the sum of its weights relative to that, and the weighted sum of values. The rows of a block are
-// (token, query head) pairs that read one KV head, so that a key that was loaded serves all of them.
+// largest score so far, the sum of its weights relative to that, and the weighted sum of values. The rows of a block
+// are (token, query head) pairs that read one KV head, so that a key that was loaded serves all of them.
 template <CpuLevel L>
 struct AttentionBlock {
   using Tile = Tiles<L>;
@@ -51,8 +51,8 @@ struct AttentionBlock {
   static void run(const Problem& a, std::int64_t kv, const std::int32_t* group, std::int64_t size, std::int64_t first,
                   std::int64_t last, float* scratch) {
     const std::int64_t count = last - first, d = a.d, wide = padded(d), step = a.kv_heads * d;
-    float* const queries = scratch;                // (rows, d), scaled
-    float* const turned = queries + rows * d;      // the same in panels, or interleaved where they are few
+    float* const queries = scratch;            // (rows, d), scaled
+    float* const turned = queries + rows * d;  // the same in panels, or interleaved where they are few
     float* const packed_k = turned + rows * d + room;
     float* const packed_v = packed_k + keys * d;   // only where d is not a multiple of a strip
     float* const scores = packed_v + keys * wide;  // (rows, keys)
@@ -80,8 +80,10 @@ struct AttentionBlock {
       const std::int64_t some = std::min(keys, end - at);
       const float* const k = a.k + at * step + kv * d;
       const float* const v = a.v + at * step + kv * d;
-      if (few) multiply_few<L, float>(count, turned, k, step, some, d, scores, keys, nullptr);
-      else multiply_keys(count, turned, k, step, some, d, packed_k, scores);
+      if (few)
+        multiply_few<L, float>(count, turned, k, step, some, d, scores, keys, nullptr);
+      else
+        multiply_keys(count, turned, k, step, some, d, packed_k, scores);
       for (std::int64_t i = 0; i < count; ++i) {
         const Range allowed = a.mask.keys((first + i) / size, a.kv_tokens);
         const std::int64_t from = std::clamp<std::int64_t>(allowed.begin - at, 0, some);
@@ -98,8 +100,8 @@ struct AttentionBlock {
 
  private:
   // scores (count, some) = queries keysT
-  static void multiply_keys(std::int64_t count, const float* turned, const float* k, std::int64_t step, std::int64_t some,
-                            std::int64_t d, float* packed, float* scores) {
+  static void multiply_keys(std::int64_t count, const float* turned, const float* k, std::int64_t step,
+                            std::int64_t some, std::int64_t d, float* packed, float* scores) {
     for (std::int64_t j = 0; j < some; j += strip) {
       for (std::int64_t half = 0; half < strip; half += Tile::width) {
         const std::int64_t present = std::clamp<std::int64_t>(some - j - half, 0, Tile::width);
@@ -114,7 +116,8 @@ struct AttentionBlock {
     }
   }
 
-  // Scores of one row become weights, 0 outside of [from, to); what was summed before is made relative to the new maximum.
+  // Scores of one row become weights, 0 outside of [from, to); what was summed before is made relative to the new
+  // maximum.
   static void soften(float* scores, std::int64_t from, std::int64_t to, std::int64_t some, float& most, float& total,
                      float* sums, std::int64_t wide) {
     std::fill(scores, scores + from, 0.0f);
@@ -162,14 +165,26 @@ inline void check_attention(const Shape& q, const Shape& keys, const Shape& valu
            std::to_string(kv_head_of.size());
   });
   for (const auto kv : kv_head_of) {
-    expects(kv >= 0 && kv < keys[1], [&] {
-      return "KV head " + std::to_string(kv) + " does not exist; there are " + std::to_string(keys[1]);
-    });
+    expects(kv >= 0 && kv < keys[1],
+            [&] { return "KV head " + std::to_string(kv) + " does not exist; there are " + std::to_string(keys[1]); });
   }
   expects(q[1] == 0 || mask.needed(q[0]) <= keys[0], [&] {
     return "the mask reads " + std::to_string(mask.needed(q[0])) + " keys, but there are " + std::to_string(keys[0]);
   });
 }
+
+// What the library troika::kernels has compiled.
+#if defined(__x86_64__)
+#define TROIKA_ATTENTION_INSTANCES(instance)       \
+  instance struct AttentionBlock<CpuLevel::plain>; \
+  instance struct AttentionBlock<CpuLevel::avx2>;  \
+  instance struct AttentionBlock<CpuLevel::avx512>;
+#else
+#define TROIKA_ATTENTION_INSTANCES(instance) instance struct AttentionBlock<CpuLevel::plain>;
+#endif
+#if defined(TROIKA_COMPILED_KERNELS)
+TROIKA_ATTENTION_INSTANCES(extern template)
+#endif
 
 }  // namespace kernels
 
@@ -185,8 +200,8 @@ inline void attention(HostStream& stream, View<const float> q, View<const float>
   const std::int64_t heads = q.shape()[1], kv_heads = keys.shape()[1];
   kernels::at_level<kernels::AttentionBlock>(level, [&]<CpuLevel L>(kernels::AttentionBlock<L>) {
     using Block = kernels::AttentionBlock<L>;
-    const typename Block::Problem problem{q.data(), keys.data(), values.data(), y.data(), q.shape()[0], heads,
-                                          q.shape()[2], keys.shape()[0], kv_heads, mask, scale};
+    const typename Block::Problem problem{q.data(),     keys.data(),     values.data(), y.data(), q.shape()[0], heads,
+                                          q.shape()[2], keys.shape()[0], kv_heads,      mask,     scale};
     // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
     const std::int64_t each = (Block::scratch(problem.d) + 15) / 16 * 16;
     const bool alone = q.count() * keys.shape()[0] < 1 << 17;
@@ -218,8 +233,10 @@ inline void attention(HostStream& stream, View<const float> q, View<const float>
         }
       }
     };
-    if (threads == 1) work(0, 1);
-    else device.team().run(work);
+    if (threads == 1)
+      work(0, 1);
+    else
+      device.team().run(work);
   });
 }
 
