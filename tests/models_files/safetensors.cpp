@@ -13,6 +13,7 @@
 #include <support/temp_folder.hpp>
 
 #include <troika/core/error.hpp>
+#include <troika/models/files/weights.hpp>
 
 using namespace troika;
 using namespace troika::models;

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares troika's reader of safetensors with files that the PyPI package `safetensors` wrote.
 
-    safetensors_oracle.py PATH/TO/tool_safetensors
+    safetensors_oracle.py PATH/TO/tool_weights
 
 Single and sharded folders, every type that numpy has and bfloat16, shapes from scalars to four dimensions, empty tensors.
 Exits with 77 (skipped) where `safetensors` or `numpy` is absent.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the Python oracles of the models talk to.
 //
-//   tool_forward FOLDER [--worlds LIST] [--greedy N] [--sequence-parallel] [--context N]
+//   tool_forward FOLDER|FILE.gguf [--worlds LIST] [--greedy N] [--sequence-parallel] [--context N]
 //
 // LIST names the worlds, e.g. 1,2,4,1:3,1:3:1: a number is so many ranks with equal shares, numbers with colons are the
 // shares of that many ranks. Reads prompts from standard input, token ids, one prompt a line, and prints for each world

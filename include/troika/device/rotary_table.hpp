@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <numbers>
 #include <optional>
 #include <string>
@@ -23,6 +24,7 @@ struct Llama3Scaling {
 struct RotaryOptions {
   float theta = 10000;
   std::optional<Llama3Scaling> llama3{};
+  std::vector<float> divisors{};  // (head_dim / 2), of the frequencies; empty: all 1
 };
 
 // cos and sin of every angle that positions [0, positions) need. Immutable: share it between layers and ranks.
@@ -37,6 +39,10 @@ class RotaryTable {
       return "the theta of a rotary embedding is finite and above 0, not " + std::to_string(options.theta);
     });
     const std::int64_t half = head_dim / 2;
+    expects(options.divisors.empty() || std::ssize(options.divisors) == half, [&] {
+      return "a rotary embedding of heads of " + std::to_string(head_dim) + " takes " + std::to_string(half) + " divisors, not " +
+             std::to_string(options.divisors.size());
+    });
     (void)Shape{positions, head_dim};  // throws where the product overflows
     cos_.resize(static_cast<std::size_t>(positions * half));
     sin_.resize(cos_.size());
@@ -45,6 +51,7 @@ class RotaryTable {
       const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
       float frequency = 1.0f / static_cast<float>(std::pow(double{options.theta}, double{exponent}));
       if (options.llama3) frequency = scaled(frequency, *options.llama3);
+      if (!options.divisors.empty()) frequency /= options.divisors[static_cast<std::size_t>(i)];
       for (std::int64_t position = 0; position < positions; ++position) {
         const float angle = static_cast<float>(position) * frequency;
         cos_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::cos(double{angle}));

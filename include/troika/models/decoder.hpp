@@ -51,7 +51,7 @@ class Decoder {
                              static_cast<float>(scaling->high_freq_factor),
                              static_cast<float>(scaling->original_max_position_embeddings)};
     }
-    rotary_.emplace(options_.context, config.head_dim, RotaryOptions{static_cast<float>(config.rope_theta), llama3});
+    rotary_.emplace(options_.context, config.head_dim, RotaryOptions{static_cast<float>(config.rope_theta), llama3, config.rope_divisors});
     positions_.resize(static_cast<std::size_t>(options_.context));
     std::iota(positions_.begin(), positions_.end(), 0);
 

@@ -8,7 +8,7 @@
 
 #include <troika/layers/embedding.hpp>
 #include <troika/layers/linear.hpp>
-#include <troika/models/files/safetensors.hpp>
+#include <troika/models/files/weights.hpp>
 
 namespace troika::models {
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "../json.hpp"
+#include "gguf_config.hpp"
 
 namespace troika::models {
 namespace {
@@ -285,6 +286,7 @@ ModelConfig ModelConfig::parse(std::string_view json, const std::string& origin)
 }
 
 ModelConfig ModelConfig::load(const std::filesystem::path& folder) {
+  if (is_gguf_path(folder)) return gguf_config(open_gguf_parts(folder));
   const auto path = folder / "config.json";
   if (!is_there(path)) {
     bad_file((is_there(folder) ? folder.string() + " is not a model folder: it has no config.json"

@@ -218,11 +218,6 @@ void check_coverage(const std::vector<TensorInfo>& tensors, std::uint64_t data_b
 
 }  // namespace
 
-std::optional<DType> safetensors_dtype(std::string_view name) {
-  const auto kind = std::ranges::find(kinds, name, &Kind::name);
-  return kind == std::end(kinds) ? std::nullopt : kind->dtype;
-}
-
 SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes, const std::string& origin) {
   if (json.empty() || json.front() != '{') bad_file(origin + ": the header does not begin with '{'");
   SafetensorsHeader header;

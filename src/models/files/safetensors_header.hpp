@@ -2,7 +2,6 @@
 #pragma once
 
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,9 +14,6 @@ struct SafetensorsHeader {
   std::vector<TensorInfo> tensors;  // sorted by name
   std::map<std::string, std::string> metadata;
 };
-
-// The element that a type of the format is read as; empty for those that troika has none for.
-std::optional<DType> safetensors_dtype(std::string_view name);
 
 // Reads the JSON of a header and checks it against the number of bytes that follow it: every byte belongs to exactly one
 // tensor, and each range is as long as shape and type say. `origin` names the file in messages.

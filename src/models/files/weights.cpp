@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <troika/models/files/safetensors.hpp>
+#include <troika/models/files/weights.hpp>
+
+#include <utility>
 
 #include "../json.hpp"
+#include "gguf_config.hpp"
+#include "gguf_names.hpp"
+#include "tensor_slices.hpp"
 
 namespace troika::models {
 namespace {
@@ -17,17 +22,27 @@ void check_file_name(const std::string& name, const std::string& origin) {
 
 }  // namespace
 
-Weights Weights::open(const std::filesystem::path& folder) {
+Weights Weights::open(const std::filesystem::path& path) {
   Weights weights;
-  weights.folder_ = folder;
-  const auto single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
+  weights.path_ = path;
+  if (is_gguf_path(path)) weights.open_gguf();
+  else weights.open_folder();
+  return weights;
+}
+
+void Weights::open_folder() {
+  const auto add = [&](const SafetensorsFile& file, const TensorInfo& tensor) {
+    // Checked by open(): the tensor lies inside of the file.
+    index_.emplace(tensor.name, Entry{&tensor, &file.file(), file.data().data() + tensor.begin});
+  };
+  const auto single = path_ / "model.safetensors", index = path_ / "model.safetensors.index.json";
   if (is_there(single)) {
-    weights.files_.push_back(SafetensorsFile::open(single));
-    for (const auto& tensor : weights.files_[0].tensors()) weights.index_.emplace(tensor.name, Entry{0, &tensor});
-    return weights;
+    safetensors_.push_back(SafetensorsFile::open(single));
+    for (const auto& tensor : safetensors_[0].tensors()) add(safetensors_[0], tensor);
+    return;
   }
   if (!is_there(index)) {
-    bad_file(folder.string() + " holds no weights: neither model.safetensors nor model.safetensors.index.json is there");
+    bad_file(path_.string() + " holds no weights: neither model.safetensors nor model.safetensors.index.json is there");
   }
 
   const Json document = read_json(index, max_index_bytes);
@@ -39,14 +54,43 @@ Weights Weights::open(const std::filesystem::path& folder) {
   }
   for (auto& [name, number] : numbers) {
     check_file_name(name, index.string());
-    number = weights.files_.size();
-    weights.files_.push_back(SafetensorsFile::open(folder / name));
+    number = safetensors_.size();
+    safetensors_.push_back(SafetensorsFile::open(path_ / name));
   }
   for (const auto& [tensor, file] : document["weight_map"].items()) {
-    const auto number = numbers.at(file.get_ref<const std::string&>());
-    weights.index_.emplace(tensor, Entry{number, &weights.files_[number].info(tensor)});
+    const auto& opened = safetensors_[numbers.at(file.get_ref<const std::string&>())];
+    add(opened, opened.info(tensor));
   }
-  return weights;
+}
+
+void Weights::open_gguf() {
+  gguf_ = open_gguf_parts(path_);
+  const auto config = gguf_config(gguf_);
+  std::size_t count = 0;
+  for (const auto& file : gguf_) count += file.tensors().size();
+  renamed_.reserve(count);
+  for (const auto& file : gguf_) {
+    for (const auto& tensor : file.tensors()) {
+      auto known = hugging_face_name(tensor.name, config.architecture);
+      renamed_.push_back(tensor);
+      auto& info = renamed_.back();
+      info.name = std::move(known.name);
+      if (known.is_matrix && info.shape.dims() == 1) info.shape = {1, info.shape[0]};
+      Entry entry{&info, &file.file(), file.data().data() + tensor.begin};
+      if (known.rows != HuggingFaceName::as_is) {
+        const auto heads = known.rows == HuggingFaceName::query ? config.heads : config.kv_heads;
+        const bool whole = info.shape[0] == heads * config.head_dim && (info.shape.dims() == 2 || !info.type || !is_quantised(*info.type));
+        if (!whole) {
+          bad_file(file.path().string() + ": tensor " + in_quotes(tensor.name) + " of type " + info.dtype_name + " has shape " +
+                   info.shape.to_string() + "; its rows must be " + std::to_string(heads) + " heads of " + std::to_string(config.head_dim));
+        }
+        entry.head_rows = config.head_dim;
+      }
+      if (!index_.emplace(info.name, entry).second) {
+        bad_file(file.path().string() + ": the tensor " + in_quotes(tensor.name) + " is in another part too");
+      }
+    }
+  }
 }
 
 std::vector<std::string> Weights::names() const {
@@ -57,7 +101,7 @@ std::vector<std::string> Weights::names() const {
 
 const Weights::Entry& Weights::entry(std::string_view name) const {
   const auto at = index_.find(name);
-  if (at == index_.end()) bad_file(folder_.string() + " has no tensor " + in_quotes(name));
+  if (at == index_.end()) bad_file(path_.string() + " has no tensor " + in_quotes(name));
   return at->second;
 }
 
@@ -66,7 +110,7 @@ const TensorInfo& Weights::info(std::string_view name) const { return *entry(nam
 const TensorInfo& Weights::expect(std::string_view name, const Shape& shape) const {
   const auto& tensor = info(name);
   if (tensor.shape != shape) {
-    bad_file(files_[entry(name).file].path().string() + ": tensor " + in_quotes(name) + " has shape " +
+    bad_file(entry(name).file->path().string() + ": tensor " + in_quotes(name) + " has shape " +
              tensor.shape.to_string() + "; the configuration of the model asks for " + shape.to_string());
   }
   return tensor;
@@ -78,32 +122,36 @@ std::uint64_t Weights::total_bytes() const {
   return total;
 }
 
+StoredTensor Weights::stored(std::string_view name) const {
+  const auto& found = entry(name);
+  return {*found.file, {found.data, static_cast<std::size_t>(found.tensor->size_bytes())}, *found.tensor, found.head_rows};
+}
+
 std::span<const std::byte> Weights::bytes(std::string_view name) const {
-  const auto& [file, tensor] = entry(name);
-  return files_[file].bytes(*tensor);
+  const auto tensor = stored(name);
+  check_readable(tensor.file.path(), tensor.info);
+  if (tensor.head_rows != 0) {
+    unsupported(tensor.file.path().string() + ": tensor " + in_quotes(name) + " has its rows in another order in the file; read them");
+  }
+  return tensor.bytes;
 }
 void Weights::copy_rows(std::string_view name, Range rows, std::span<std::byte> out) const {
-  const auto& [file, tensor] = entry(name);
-  files_[file].copy_rows(*tensor, rows, out);
+  models::copy_rows(stored(name), rows, out);
 }
 void Weights::copy_columns(std::string_view name, Range columns, std::span<std::byte> out) const {
-  const auto& [file, tensor] = entry(name);
-  files_[file].copy_columns(*tensor, columns, out);
+  models::copy_columns(stored(name), columns, out);
 }
 template <Element T>
 void Weights::read(std::string_view name, std::span<T> out) const {
-  const auto& [file, tensor] = entry(name);
-  files_[file].read(*tensor, out);
+  read_all(stored(name), out);
 }
 template <Element T>
 void Weights::read_rows(std::string_view name, Range rows, std::span<T> out) const {
-  const auto& [file, tensor] = entry(name);
-  files_[file].read_rows(*tensor, rows, out);
+  models::read_rows(stored(name), rows, out);
 }
 template <Element T>
 void Weights::read_columns(std::string_view name, Range columns, std::span<T> out) const {
-  const auto& [file, tensor] = entry(name);
-  files_[file].read_columns(*tensor, columns, out);
+  models::read_columns(stored(name), columns, out);
 }
 
 #define TROIKA_READ(T)                                                              \

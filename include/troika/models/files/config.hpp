@@ -33,7 +33,7 @@ struct Llama3RopeScaling {
   bool operator==(const Llama3RopeScaling&) const = default;
 };
 
-// What a Hugging Face folder says about its model, checked: sizes are positive and bounded, heads divide as they must.
+// What a Hugging Face folder or a GGUF file says about its model, checked: sizes are positive and bounded, heads divide as they must.
 // Where a file leaves a value out, it is the one that transformers takes for that model type.
 struct ModelConfig {
   Architecture architecture = Architecture::llama;
@@ -52,6 +52,7 @@ struct ModelConfig {
   // Decoders
   double rope_theta = 10000;
   std::optional<Llama3RopeScaling> rope_scaling;
+  std::vector<float> rope_divisors;  // (head_dim / 2), of the rotary frequencies; empty: all 1. GGUF files have these instead
   bool qkv_bias = false;     // q_proj, k_proj, v_proj carry a bias
   bool output_bias = false;  // o_proj does
   bool mlp_bias = false;
@@ -78,9 +79,9 @@ struct ModelConfig {
 
   bool is_decoder() const { return architecture != Architecture::bert; }
 
-  // Reads config.json and, where present, generation_config.json, modules.json and the pooling config.
-  // Error{bad_file} or Error{unsupported} names the file, the field, its value and what would be valid.
-  static ModelConfig load(const std::filesystem::path& folder);
+  // Of a folder: config.json and, where present, generation_config.json, modules.json and the pooling config. Of a GGUF file:
+  // its metadata. Error{bad_file} or Error{unsupported} names the file, the field, its value and what would be valid.
+  static ModelConfig load(const std::filesystem::path& path);
   // The text of a config.json alone; `origin` stands for the file in messages.
   static ModelConfig parse(std::string_view json, const std::string& origin = "config.json");
 };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the Python oracle of safetensors talks to.
+// What the Python oracles of safetensors and GGUF talk to.
 //
-//   tool_safetensors FOLDER
+//   tool_weights FOLDER|FILE.gguf
 //
-// Prints a line for each tensor of the folder, sorted by name, tab-separated: name, type, shape, CRC-32 of its bytes as
+// Prints a line for each tensor, sorted by name, tab-separated: name, type, shape, CRC-32 of its bytes as
 // read by rows, of its bytes as read by columns (matrices), and of its values as f32 (floating types). "-" where there is none.
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include <troika/models/files/safetensors.hpp>
+#include <troika/models/files/weights.hpp>
 
 namespace {
 
@@ -40,16 +40,18 @@ std::vector<std::byte> by_rows(const troika::models::Weights& weights, const tro
 }
 
 std::vector<std::byte> by_columns(const troika::models::Weights& weights, const troika::models::TensorInfo& tensor) {
-  const auto count = static_cast<std::size_t>(std::max<std::int64_t>(1, tensor.shape.count()));
-  const auto size = tensor.size_bytes() / count, row = static_cast<std::size_t>(tensor.shape[1]) * size;
+  const auto block = tensor.type ? troika::layout_of(*tensor.type).block : 1;
+  const auto rows = static_cast<std::size_t>(tensor.shape[0]), blocks = static_cast<std::size_t>(tensor.shape[1] / block);
+  const auto row = tensor.size_bytes() / std::max<std::size_t>(1, rows), size = row / std::max<std::size_t>(1, blocks);
   std::vector<std::byte> all(tensor.size_bytes());
-  const auto parts = troika::Partition::even(tensor.shape[1], 3);
+  const auto parts = troika::Partition::even(tensor.shape[1], 3, block);
   for (const auto& range : parts.ranges()) {
-    const auto width = static_cast<std::size_t>(range.size()) * size;
-    std::vector<std::byte> part(static_cast<std::size_t>(tensor.shape[0]) * width);
+    const auto begin = static_cast<std::size_t>(range.begin / block) * size;
+    const auto width = static_cast<std::size_t>(range.size() / block) * size;
+    std::vector<std::byte> part(rows * width);
     weights.copy_columns(tensor.name, range, part);
-    for (std::size_t r = 0; r < static_cast<std::size_t>(tensor.shape[0]); ++r) {
-      for (std::size_t i = 0; i < width; ++i) all[r * row + static_cast<std::size_t>(range.begin) * size + i] = part[r * width + i];
+    for (std::size_t r = 0; r < rows; ++r) {
+      for (std::size_t i = 0; i < width; ++i) all[r * row + begin + i] = part[r * width + i];
     }
   }
   return all;
@@ -59,16 +61,16 @@ std::vector<std::byte> by_columns(const troika::models::Weights& weights, const 
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::cerr << "usage: tool_safetensors FOLDER\n";
+    std::cerr << "usage: tool_weights FOLDER|FILE.gguf\n";
     return 2;
   }
   try {
     const auto weights = troika::models::Weights::open(argv[1]);
-    const std::set<std::string> readable{"F32", "F16", "BF16", "I32", "I8", "U8"};
+    const std::set<std::string> integers{"I32", "I8", "U8"};
     for (const auto& name : weights.names()) {
       const auto& tensor = weights.info(name);
       std::string rows = "-", columns = "-", values = "-";
-      if (readable.contains(tensor.dtype_name)) {
+      if (tensor.type || integers.contains(tensor.dtype_name)) {
         rows = crc32(tensor.shape.dims() >= 1 ? by_rows(weights, tensor) : std::vector<std::byte>(weights.bytes(name).begin(), weights.bytes(name).end()));
         if (tensor.shape.dims() == 2) columns = crc32(by_columns(weights, tensor));
         if (tensor.type) {

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gguf_names.hpp"
+
+#include <utility>
+
+namespace troika::models {
+namespace {
+
+struct Pair {
+  std::string_view gguf, hugging_face;
+  bool is_matrix;
+};
+
+constexpr Pair decoder_names[] = {
+    {"token_embd", "model.embed_tokens", true}, {"output_norm", "model.norm", false}, {"output", "lm_head", true}};
+constexpr Pair decoder_layer_names[] = {
+    {"attn_norm", "input_layernorm", false},    {"attn_q", "self_attn.q_proj", true},
+    {"attn_k", "self_attn.k_proj", true},       {"attn_v", "self_attn.v_proj", true},
+    {"attn_output", "self_attn.o_proj", true},  {"attn_q_norm", "self_attn.q_norm", false},
+    {"attn_k_norm", "self_attn.k_norm", false}, {"ffn_norm", "post_attention_layernorm", false},
+    {"ffn_gate", "mlp.gate_proj", true},        {"ffn_up", "mlp.up_proj", true},
+    {"ffn_down", "mlp.down_proj", true}};
+
+constexpr Pair encoder_names[] = {{"token_embd", "embeddings.word_embeddings", true},
+                                  {"position_embd", "embeddings.position_embeddings", true},
+                                  {"token_types", "embeddings.token_type_embeddings", true},
+                                  {"token_embd_norm", "embeddings.LayerNorm", false}};
+constexpr Pair encoder_layer_names[] = {{"attn_q", "attention.self.query", true},
+                                        {"attn_k", "attention.self.key", true},
+                                        {"attn_v", "attention.self.value", true},
+                                        {"attn_output", "attention.output.dense", true},
+                                        {"attn_output_norm", "attention.output.LayerNorm", false},
+                                        {"ffn_up", "intermediate.dense", true},
+                                        {"ffn_down", "output.dense", true},
+                                        {"layer_output_norm", "output.LayerNorm", false}};
+
+template <std::size_t N>
+const Pair* find(const Pair (&pairs)[N], std::string_view name) {
+  for (const auto& pair : pairs) {
+    if (pair.gguf == name) return &pair;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture architecture) {
+  const HuggingFaceName unknown{std::string(gguf_name)};
+  const auto dot = gguf_name.rfind('.');
+  if (dot == std::string_view::npos) return unknown;
+  const auto end = gguf_name.substr(dot);  // ".weight", ".bias"
+  if (end != ".weight" && end != ".bias") return unknown;
+  auto name = gguf_name.substr(0, dot);
+  const bool encoder = architecture == Architecture::bert;
+
+  const Pair* pair = nullptr;
+  std::string prefix;
+  if (name.starts_with("blk.")) {
+    name.remove_prefix(4);
+    const auto layer = name.substr(0, name.find('.'));
+    if (layer.empty() || layer.size() == name.size() || layer.find_first_not_of("0123456789") != layer.npos)
+      return unknown;
+    name.remove_prefix(layer.size() + 1);
+    prefix = (encoder ? "encoder.layer." : "model.layers.") + std::string(layer) + ".";
+    pair = encoder ? find(encoder_layer_names, name) : find(decoder_layer_names, name);
+  } else {
+    pair = encoder ? find(encoder_names, name) : find(decoder_names, name);
+  }
+  if (pair == nullptr) return unknown;
+
+  HuggingFaceName found{prefix + std::string(pair->hugging_face) + std::string(end),
+                        pair->is_matrix && end == ".weight"};
+  if (architecture == Architecture::llama || architecture == Architecture::mistral) {
+    if (name == "attn_q") found.rows = HuggingFaceName::query;
+    if (name == "attn_k") found.rows = HuggingFaceName::key;
+  }
+  return found;
+}
+
+}  // namespace troika::models
