@@ -2,14 +2,27 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <string>
 #include <utility>
 
 #include <troika/core/dtype.hpp>
+#include <troika/core/error.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/core/weight_type.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/tensor.hpp>
 
 namespace troika {
+
+// A matrix of quantised rows: blocks as files hold them, row after row, at any address.
+struct QuantisedView {
+  WeightType type = WeightType::q8_0;
+  const std::byte* data = nullptr;
+  Shape shape_{};
+
+  const Shape& shape() const { return shape_; }
+};
 
 // A weight matrix in a device's memory. Its element type is a value, not a type parameter: files mix types from tensor to
 // tensor. Moves only.
@@ -17,26 +30,26 @@ template <Device D>
 class Weight {
  public:
   Weight() = default;
-  Weight(D& device, DType dtype, Shape shape)
-      : buffer_(allocate(device, static_cast<std::size_t>(shape.count()) * size_of(dtype))), shape_(shape), dtype_(dtype) {}
+  // Rows of quantised types are whole blocks: the last dimension is a multiple of the block.
+  Weight(D& device, WeightType type, Shape shape)
+      : buffer_(allocate(device, bytes_of(type, shape))), bytes_(bytes_of(type, shape)), shape_(shape), type_(type) {}
+  Weight(D& device, DType dtype, Shape shape) : Weight(device, type_of(dtype), shape) {}
 
   const Shape& shape() const { return shape_; }
-  DType dtype() const { return dtype_; }
-  std::size_t bytes() const { return static_cast<std::size_t>(shape_.count()) * size_of(dtype_); }
+  WeightType type() const { return type_; }
+  std::size_t bytes() const { return bytes_; }
   std::byte* data() { return buffer_.data(); }
   const std::byte* data() const { return buffer_.data(); }
 
-  // Calls f with the View of the type that this weight has; only types a weight can be made of are offered.
+  // Calls f with a View of the type that this weight has, or with a QuantisedView.
   template <class F>
   decltype(auto) visit(F&& f) const {
-    switch (dtype_) {
-      case DType::f16: return f(View<const f16>{reinterpret_cast<const f16*>(data()), shape_});
-      case DType::bf16: return f(View<const bf16>{reinterpret_cast<const bf16*>(data()), shape_});
-      case DType::f32: return f(View<const float>{reinterpret_cast<const float*>(data()), shape_});
-      default: break;
+    switch (type_) {
+      case WeightType::f32: return f(View<const float>{reinterpret_cast<const float*>(data()), shape_});
+      case WeightType::f16: return f(View<const f16>{reinterpret_cast<const f16*>(data()), shape_});
+      case WeightType::bf16: return f(View<const bf16>{reinterpret_cast<const bf16*>(data()), shape_});
+      default: return f(QuantisedView{type_, data(), shape_});
     }
-    throw Error(Fault::unsupported, "no matrix product for weights of " + std::string(to_string(dtype_)) +
-                                        "; valid types are f32, f16 and bf16");
   }
 
  private:
@@ -46,9 +59,27 @@ class Weight {
     else return device.allocate(bytes);
   }
 
+  static std::size_t bytes_of(WeightType type, const Shape& shape) {
+    const auto& layout = layout_of(type);
+    if (layout.block == 1) return static_cast<std::size_t>(shape.count()) * layout.bytes;
+    const std::int64_t columns = shape.dims() == 2 ? shape[1] : 0;
+    expects(shape.dims() == 2 && columns % layout.block == 0, [&] {
+      return "a weight of type " + std::string(layout.name) + " cannot be " + shape.to_string() +
+             "; it is (rows, columns), and columns are a multiple of " + std::to_string(layout.block);
+    });
+    return static_cast<std::size_t>(shape[0]) * row_bytes(type, columns);
+  }
+  static WeightType type_of(DType dtype) {
+    const auto type = weight_type_of(dtype);
+    if (type) return *type;
+    throw Error(Fault::unsupported, "no matrix product for weights of " + std::string(to_string(dtype)) +
+                                        "; valid types are f32, f16, bf16 and the quantised ones");
+  }
+
   typename D::Buffer buffer_;
+  std::size_t bytes_ = 0;
   Shape shape_;
-  DType dtype_ = DType::f32;
+  WeightType type_ = WeightType::f32;
 };
 
 }  // namespace troika

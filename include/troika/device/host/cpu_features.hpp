@@ -35,7 +35,7 @@ inline CpuLevel cpu_level() {
   return level;
 }
 
-// Products of pairs of bf16 (AVX-512 BF16), beside the highest level. Both are asked once.
+// Products of pairs of bf16 (AVX-512 BF16) and of fours of bytes (AVX-512 VNNI), beside the highest level. Asked once.
 inline bool cpu_has_bf16() {
   static const bool has = [] {
 #if defined(__x86_64__)
@@ -47,9 +47,20 @@ inline bool cpu_has_bf16() {
   return has;
 }
 
+inline bool cpu_has_vnni() {
+  static const bool has = [] {
+#if defined(__x86_64__)
+    return cpu_level() == CpuLevel::avx512 && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+  }();
+  return has;
+}
+
 // How activations meet a weight that is not f32.
 enum class Precision {
-  fast,   // rounded to what the processor multiplies with such weights, where it is faster: bf16 for bf16
+  fast,   // rounded to what the processor multiplies with such weights, where it is faster: bf16, or 8 bits in groups of 32
   exact,  // as they are, in f32
 };
 

@@ -2,44 +2,27 @@
 #pragma once
 
 #include <algorithm>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include <troika/core/dtype.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/kernels.hpp>
+#include <troika/device/host/operand.hpp>
 
 namespace troika {
 
-// What a weight may be stored as; it is widened to float where it is used.
-template <class W>
-concept WeightElement = std::same_as<std::remove_const_t<W>, float> || std::same_as<std::remove_const_t<W>, f16> ||
-                        std::same_as<std::remove_const_t<W>, bf16>;
-
-// One side of a product: rows of k elements, element (i, p) at data[i * row_step + p * step]. One of the steps is 1.
-template <class T>
-struct Operand {
-  const T* data;
-  std::int64_t row_step;
-  std::int64_t step = 1;
-
-  const T* at(std::int64_t i, std::int64_t p) const { return data + i * row_step + p * step; }
-  Operand part(std::int64_t i, std::int64_t p) const { return {at(i, p), row_step, step}; }
-};
-
 namespace kernels {
 
-// Blocks of a product, after Goto and van de Geijn: a block of b stays in the second-level cache while all panels of a pass
-// by, one at a time in the first-level cache; what is packed of a comes from the third level. What is packed is counted in
-// lanes of 4 bytes, k too.
+// Blocks of a product, after Goto and van de Geijn: a block of b stays in the second-level cache while all panels of a
+// pass by, one at a time in the first-level cache; what is packed of a comes from the third level. What is packed is
+// counted in lanes of 4 bytes, k too.
 template <class Tile>
 struct Blocking {
   static constexpr std::int64_t panel = Tile::rows, strip = Tile::columns;
-  static constexpr std::int64_t k = 512;            // an a panel is 24 KiB with AVX-512
-  static constexpr std::int64_t n = 128;            // a block of b is 256 KiB
+  static constexpr std::int64_t k = 512;  // an a panel is 24 KiB with AVX-512
+  static constexpr std::int64_t n = 128;  // a block of b is 256 KiB
   static constexpr std::int64_t m = 960 / panel * panel;
 
   static std::int64_t padded(std::int64_t rows) { return (std::min(rows, m) + panel - 1) / panel * panel; }
@@ -49,19 +32,20 @@ struct Blocking {
   }
 };
 
-// How a product is computed: what a lane holds, how rows are packed in panels of `panel` rows, to[panel][lane][row], and
-// the tile that multiplies a panel with a strip.
+// How a product is computed: what a lane holds, how rows are packed in panels of `panel` rows, to[panel][lane][row],
+// and the tile that multiplies a panel with a strip.
 
 // A lane is a float; all types are widened.
 template <CpuLevel L>
 struct FloatProduct {
   using Tile = Tiles<L>;
+  static constexpr CpuLevel level = L;
   static constexpr std::int64_t lane = 1;  // elements
 
   template <int panel, class T>
   static void pack(Operand<T> from, std::int64_t rows, std::int64_t k, float* to) {
-    // Rows that lie a power of two apart fall into the same 8 places of the first-level cache: 16 at once would push each
-    // other out.
+    // Rows that lie a power of two apart fall into the same 8 places of the first-level cache: 16 at once would push
+    // each other out.
     constexpr CpuLevel turner = L == CpuLevel::avx512 && panel % 8 == 0 ? CpuLevel::avx2 : L;
     constexpr std::int64_t width = Vector<turner>::width;
     for (std::int64_t i = 0; i < rows; i += panel, to += panel * k) {
@@ -90,6 +74,7 @@ struct FloatProduct {
 // A lane is a pair of bf16; floats are rounded. Only rows with a step of 1.
 struct PairProduct {
   using Tile = Pairs;
+  static constexpr CpuLevel level = CpuLevel::avx512;
   static constexpr std::int64_t lane = 2;
 
   template <int panel, class T>
@@ -99,7 +84,8 @@ struct PairProduct {
       const std::int64_t count = std::min<std::int64_t>(panel, rows - i);
       if constexpr (panel % 8 == 0) {
         for (std::int64_t j = 0; j < panel; j += 8) {
-          Pairs::turn_half(from.at(i + j, 0), from.row_step, std::clamp<std::int64_t>(count - j, 0, 8), k, to + j, panel);
+          Pairs::turn_half(from.at(i + j, 0), from.row_step, std::clamp<std::int64_t>(count - j, 0, 8), k, to + j,
+                           panel);
         }
       } else {
         Pairs::turn(from.at(i, 0), from.row_step, count, k, to, panel);
@@ -112,6 +98,13 @@ struct PairProduct {
   }
 };
 #endif
+
+template <class Product, int panel, class T>
+void pack(Operand<T> from, std::int64_t rows, std::int64_t k, float* to) {
+  Product::template pack<panel>(from, rows, k, to);
+}
+template <class Product, int panel>
+void pack(QuantisedRows from, std::int64_t rows, std::int64_t k, float* to);  // quantised.hpp
 
 // c (m, n) = a bT + bias, or c + a bT, in one thread, with b given by its rows. k is at least 1.
 template <class Product, class A, class B>
@@ -126,10 +119,10 @@ void multiply(std::int64_t m, std::int64_t n, std::int64_t k, A a, B b, float* c
     for (std::int64_t p0 = 0; p0 < k; p0 += lane * Block::k) {
       const std::int64_t depth = std::min(lane * Block::k, k - p0), lanes = (depth + lane - 1) / lane;
       const bool add = accumulate || p0 > 0;
-      Product::template pack<Block::panel>(a.part(i0, p0), rows, depth, packed_a);
+      pack<Product, Block::panel>(a.part(i0, p0), rows, depth, packed_a);
       for (std::int64_t j0 = 0; j0 < n; j0 += Block::n) {
         const std::int64_t columns = std::min(Block::n, n - j0);
-        Product::template pack<Block::strip>(b.part(j0, p0), columns, depth, packed_b);
+        pack<Product, Block::strip>(b.part(j0, p0), columns, depth, packed_b);
         for (std::int64_t i = 0; i < rows; i += Block::panel) {
           const std::int64_t count = std::min(Block::panel, rows - i);
           for (std::int64_t j = 0; j < columns; j += Block::strip) {

@@ -6,11 +6,13 @@
 
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/kernels.hpp>
+#include <troika/device/host/operand.hpp>
 
 namespace troika::kernels {
 
 // The rows of x that are multiplied at once.
-template <CpuLevel L> inline constexpr int rows_at_once = Vector<L>::width == 16 ? 8 : 4;
+template <CpuLevel L>
+inline constexpr int rows_at_once = Vector<L>::width == 16 ? 8 : 4;
 
 // Kernels exist for 1, 2, 4 and 8 rows; a row between is padded with zeros.
 constexpr std::int64_t padded_rows(std::int64_t m) { return m <= 2 ? m : m <= 4 ? 4 : 8; }
@@ -41,14 +43,16 @@ void multiply_few(std::int64_t m, const float* x, const W* w, std::int64_t w_ste
 template <CpuLevel L>
 struct FloatDots {
   static constexpr int most = rows_at_once<L>;
+  static constexpr std::int64_t limit = 4 * most;  // up to so many rows this is faster than packing w
   static std::int64_t size(std::int64_t padded, std::int64_t k) { return Dots<L>::interleaved(padded, k); }
-  static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k, float* to) {
+  static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k,
+                      float* to) {
     Dots<L>::interleave(x, x_step, rows, padded, k, to);
   }
   template <class W>
-  static void multiply(std::int64_t m, const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
-                       float* y, std::int64_t y_step, const float* bias) {
-    multiply_few<L, W>(m, x, w, w_step, n, k, y, y_step, bias);
+  static void multiply(std::int64_t m, const float* x, Operand<W> w, std::int64_t n, std::int64_t k, float* y,
+                       std::int64_t y_step, const float* bias) {
+    multiply_few<L, W>(m, x, w.data, w.row_step, n, k, y, y_step, bias);
   }
 };
 
@@ -56,19 +60,21 @@ struct FloatDots {
 // Rows rounded to bf16, with bf16.
 struct PairDots {
   static constexpr int most = rows_at_once<CpuLevel::avx512>;
+  static constexpr std::int64_t limit = 4 * most;
   static std::int64_t size(std::int64_t padded, std::int64_t k) { return Pairs::interleaved(padded, k); }
-  static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k, float* to) {
+  static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k,
+                      float* to) {
     Pairs::interleave(x, x_step, rows, padded, k, to);
   }
-  template <class W, int M = most>
-  static void multiply(std::int64_t m, const float* x, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
-                       float* y, std::int64_t y_step, const float* bias) {
+  template <int M = most>
+  static void multiply(std::int64_t m, const float* x, Operand<bf16> w, std::int64_t n, std::int64_t k, float* y,
+                       std::int64_t y_step, const float* bias) {
     if constexpr (M > 1) {
-      if (m <= M / 2) return multiply<W, M / 2>(m, x, w, w_step, n, k, y, y_step, bias);
+      if (m <= M / 2) return multiply<M / 2>(m, x, w, n, k, y, y_step, bias);
     }
     constexpr std::int64_t together = weights_at_once<CpuLevel::avx512>(M);
     for (std::int64_t j = 0; j < n; j += together) {
-      Pairs::multiply_few<M, together>(x, m, w + j * w_step, w_step, std::min(together, n - j), k, y + j, y_step,
+      Pairs::multiply_few<M, together>(x, m, w.at(j, 0), w.row_step, std::min(together, n - j), k, y + j, y_step,
                                        bias ? bias + j : bias);
     }
   }
@@ -78,8 +84,7 @@ struct PairDots {
 // The product of some rows with a matrix that is read once from memory and not packed.
 template <class Kernel>
 struct FewRowsOf {
-  // Up to so many rows this is faster than packing w.
-  static constexpr std::int64_t limit = 4 * Kernel::most;
+  static constexpr std::int64_t limit = Kernel::limit;
 
   static std::int64_t group(std::int64_t m) {
     const std::int64_t groups = (m + Kernel::most - 1) / Kernel::most;
@@ -101,20 +106,19 @@ struct FewRowsOf {
   }
 
   // y(i, j) = x(i, .) w(j, .) + bias(j) for i < m and j in [0, n), with x as prepared.
-  template <class W>
-  static void multiply(const float* x, std::int64_t m, const W* w, std::int64_t w_step, std::int64_t n, std::int64_t k,
-                       float* y, std::int64_t y_step, const float* bias) {
+  template <class Source>
+  static void multiply(const float* x, std::int64_t m, Source w, std::int64_t n, std::int64_t k, float* y,
+                       std::int64_t y_step, const float* bias) {
     const std::int64_t size = group(m);
     // What one group of rows has read of w, the next finds in the cache.
-    const std::int64_t bytes = k * static_cast<std::int64_t>(sizeof(W));
+    const std::int64_t bytes = w.row_bytes();
     const std::int64_t block = size == m ? n : std::max<std::int64_t>(12, 65536 / bytes / 12 * 12);
     for (std::int64_t j = 0; j < n; j += block) {
       const std::int64_t columns = std::min(block, n - j);
       const float* some = x;
       for (std::int64_t i = 0; i < m; i += size) {
         const std::int64_t rows = std::min(size, m - i);
-        Kernel::template multiply<W>(rows, some, w + j * w_step, w_step, columns, k, y + i * y_step + j, y_step,
-                                     bias ? bias + j : bias);
+        Kernel::multiply(rows, some, w.part(j, 0), columns, k, y + i * y_step + j, y_step, bias ? bias + j : bias);
         some += Kernel::size(padded_rows(rows), k);
       }
     }

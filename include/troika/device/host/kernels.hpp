@@ -6,12 +6,16 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <string>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
+#include <troika/core/dequantize.hpp>
 #include <troika/core/dtype.hpp>
+#include <troika/core/error.hpp>
+#include <troika/core/weight_type.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/kernels/levels.hpp>
 
@@ -29,6 +33,7 @@
 #define TROIKA_WIDTH 8
 #define TROIKA_TARGET __attribute__((target("avx2,fma,f16c")))
 #include <troika/device/host/kernels/every.hpp>
+#include <troika/device/host/kernels/groups.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
@@ -44,6 +49,12 @@
 #define TROIKA_LEVEL avx512
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
 #include <troika/device/host/kernels/pairs.hpp>
+#undef TROIKA_LEVEL
+#undef TROIKA_TARGET
+
+#define TROIKA_LEVEL avx512
+#define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
+#include <troika/device/host/kernels/bytes.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_TARGET
 

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include <troika/core/dtype.hpp>
@@ -14,52 +15,97 @@
 #include <troika/device/host/gemm.hpp>
 #include <troika/device/host/gemv.hpp>
 #include <troika/device/host/kernels.hpp>
+#include <troika/device/host/quantised.hpp>
+#include <troika/device/weight.hpp>
 
 namespace troika {
 
+namespace kernels {
+
+inline void check_linear(const Shape& x, const Shape& w, const Shape& y) {
+  expects(x.dims() == 2 && w.dims() == 2 && y.dims() == 2 && x[1] == w[1] && y[0] == x[0] && y[1] == w[0], [&] {
+    return "linear takes x (m, k), w (n, k), y (m, n), not " + x.to_string() + ", " + w.to_string() + ", " +
+           y.to_string();
+  });
+}
+
+// y (m, n) = x wT + bias, with Few for a few rows of x and Product for more.
+template <class Few, class Product, class Source>
+void multiply_all(HostStream& stream, View<const float> x, Source w, View<float> y, const float* bias) {
+  const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
+  if (m > Few::limit) {
+    return multiply_in_team<Product>(stream, m, n, k, Operand<float>{x.data(), k}, w, y.data(), n, bias, false);
+  }
+  auto buffer = stream.device().allocate(static_cast<std::size_t>(Few::scratch(m, k)) * sizeof(float));
+  auto* const prepared = reinterpret_cast<float*>(buffer.data());
+  Few::prepare(x.data(), k, m, k, prepared);
+  const std::int64_t grain = std::max<std::int64_t>(48, (std::int64_t{1} << 16) / (k * m));
+  parallel_for(stream.device().team(), n, grain, [&](std::int64_t begin, std::int64_t end) {
+    Few::multiply(prepared, m, w.part(begin, 0), end - begin, k, y.data() + begin, n, bias ? bias + begin : bias);
+  });
+}
+
+// True where there is nothing to multiply; then y is the bias.
+inline bool only_bias(View<const float> x, View<float> y, const float* bias) {
+  const std::int64_t m = y.shape()[0], n = y.shape()[1];
+  if (m > 0 && n > 0 && x.shape()[1] > 0) return false;
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) y.data()[i * n + j] = bias ? bias[j] : 0.0f;
+  }
+  return true;
+}
+
+}  // namespace kernels
+
 // y = x wT + bias, with x (m, k), w (n, k) as Hugging Face stores it (out, in), bias (n) or null, y (m, n). Sums in
-// float. y must not overlap x. Where the processor multiplies bf16 and the device's precision is `fast`, x is rounded to
-// bf16 where it meets weights in bf16, as it is in PyTorch.
+// float. y must not overlap x. Where the processor multiplies bf16 and the device's precision is `fast`, x is rounded
+// to bf16 where it meets weights in bf16, as it is in PyTorch.
 template <WeightElement W>
 void linear(HostStream& stream, View<const float> x, View<W> w, View<float> y, const float* bias = nullptr,
             CpuLevel level = cpu_level()) {
-  expects(x.shape().dims() == 2 && w.shape().dims() == 2 && y.shape().dims() == 2 && x.shape()[1] == w.shape()[1] &&
-              y.shape()[0] == x.shape()[0] && y.shape()[1] == w.shape()[0],
-          [&] {
-            return "linear takes x (m, k), w (n, k), y (m, n), not " + x.shape().to_string() + ", " +
-                   w.shape().to_string() + ", " + y.shape().to_string();
-          });
+  kernels::check_linear(x.shape(), w.shape(), y.shape());
+  if (kernels::only_bias(x, y, bias)) return;
   using Stored = std::remove_const_t<W>;
-  const std::int64_t m = x.shape()[0], n = w.shape()[0], k = w.shape()[1];
-  if (m == 0 || n == 0) return;
-  const auto multiply = [&]<class Few, class Product>(Few, Product) {
-    if (m > Few::limit) {
-      kernels::multiply_in_team<Product>(stream, m, n, k, Operand<float>{x.data(), k}, Operand<Stored>{w.data(), k},
-                                         y.data(), n, bias, false);
-      return;
-    }
-    auto buffer = stream.device().allocate(static_cast<std::size_t>(Few::scratch(m, k)) * sizeof(float));
-    auto* const prepared = reinterpret_cast<float*>(buffer.data());
-    Few::prepare(x.data(), k, m, k, prepared);
-    const std::int64_t grain = std::max<std::int64_t>(48, (std::int64_t{1} << 16) / (k * m));
-    parallel_for(stream.device().team(), n, grain, [&](std::int64_t begin, std::int64_t end) {
-      Few::template multiply<Stored>(prepared, m, w.data() + begin * k, k, end - begin, k, y.data() + begin, n,
-                                     bias ? bias + begin : bias);
-    });
-  };
-  if (k == 0) {
-    gemm(stream, m, n, k, Operand<float>{x.data(), k}, Operand<Stored>{w.data(), k}, y.data(), n, bias, false, level);
-    return;
-  }
+  const Operand<Stored> rows{w.data(), w.shape()[1]};
 #if defined(__x86_64__)
   if constexpr (std::same_as<Stored, bf16>) {
     if (level == CpuLevel::avx512 && cpu_has_bf16() && stream.device().options().precision == Precision::fast) {
-      return multiply(kernels::FewRowsOf<kernels::PairDots>{}, kernels::PairProduct{});
+      return kernels::multiply_all<kernels::FewRowsOf<kernels::PairDots>, kernels::PairProduct>(stream, x, rows, y,
+                                                                                                bias);
     }
   }
 #endif
-  kernels::at_level<kernels::FewRows>(level, [&]<CpuLevel L>(kernels::FewRows<L> few) {
-    multiply(few, kernels::FloatProduct<L>{});
+  kernels::at_level<kernels::FewRows>(level, [&]<CpuLevel L>(kernels::FewRows<L>) {
+    kernels::multiply_all<kernels::FewRows<L>, kernels::FloatProduct<L>>(stream, x, rows, y, bias);
+  });
+}
+
+// The same with quantised rows; k is a multiple of the block. Where the device's precision is `fast` and the processor
+// can, a few rows of x are rounded to 8 bits in groups of 32 that share a scale, and more of them, with the weights, to
+// bf16.
+template <std::same_as<QuantisedView> W>
+void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
+            CpuLevel level = cpu_level()) {
+  kernels::check_linear(x.shape(), w.shape(), y.shape());
+  if (kernels::only_bias(x, y, bias)) return;
+  const std::int64_t k = w.shape()[1];
+  expects(k % layout_of(w.type).block == 0, [&] {
+    return "rows of " + std::to_string(k) + " elements of " + std::string(to_string(w.type)) +
+           " do not exist; they are multiples of " + std::to_string(layout_of(w.type).block);
+  });
+  const QuantisedRows rows{w.type, w.data, static_cast<std::int64_t>(row_bytes(w.type, k))};
+#if defined(__x86_64__)
+  if (level == CpuLevel::avx512 && cpu_has_vnni() && cpu_has_bf16() &&
+      stream.device().options().precision == Precision::fast) {
+    return kernels::with_groups(w.type, [&]<WeightType type>(kernels::Groups<type>) {
+      kernels::multiply_all<kernels::FewRowsOf<kernels::ByteRows<type>>, kernels::PairProduct>(stream, x, rows, y,
+                                                                                               bias);
+    });
+  }
+#endif
+  kernels::at_level<kernels::FewRows>(level, [&]<CpuLevel L>(kernels::FewRows<L>) {
+    kernels::multiply_all<kernels::FewRowsOf<kernels::ExpandedDots<L>>, kernels::FloatProduct<L>>(stream, x, rows, y,
+                                                                                                  bias);
   });
 }
 
@@ -67,7 +113,8 @@ void linear(HostStream& stream, View<const float> x, View<W> w, View<float> y, c
 #define TROIKA_LINEAR_INSTANCES(instance)                                                                       \
   instance void linear(HostStream&, View<const float>, View<const float>, View<float>, const float*, CpuLevel); \
   instance void linear(HostStream&, View<const float>, View<const f16>, View<float>, const float*, CpuLevel);   \
-  instance void linear(HostStream&, View<const float>, View<const bf16>, View<float>, const float*, CpuLevel);
+  instance void linear(HostStream&, View<const float>, View<const bf16>, View<float>, const float*, CpuLevel);  \
+  instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);
 #if defined(TROIKA_COMPILED_KERNELS)
 TROIKA_LINEAR_INSTANCES(extern template)
 #endif

@@ -35,7 +35,8 @@ struct Pairs : Tiles<CpuLevel::avx512> {
   TROIKA_INLINE H half_pairs(const float* from) { return (H)_mm512_maskz_cvtneps_pbh(all, load(from)); }
   template <class T>
   TROIKA_INLINE H half_pairs(const T* from, std::int64_t count) {
-    return (H)_mm512_castsi512_si256((__m512i)pairs(from, count));
+    const F both = pairs(from, count);
+    return __builtin_shufflevector(both, both, 0, 1, 2, 3, 4, 5, 6, 7);
   }
 
   // Tiles<>::multiply_rows with pairs; k is in lanes.
@@ -64,8 +65,8 @@ struct Pairs : Tiles<CpuLevel::avx512> {
     put<Rows>(sum, count, c, c_step, used, accumulate, start);
   }
   template <int Rows = rows>
-  static void multiply(std::int64_t count, const float* a, const float* b, std::int64_t k, float* c, std::int64_t c_step,
-                       std::int64_t used, bool accumulate, const float* start) {
+  static void multiply(std::int64_t count, const float* a, const float* b, std::int64_t k, float* c,
+                       std::int64_t c_step, std::int64_t used, bool accumulate, const float* start) {
     if constexpr (Rows > rows_step) {
       if (count <= Rows - rows_step) {
         return multiply<Rows - rows_step>(count, a, b, k, c, c_step, used, accumulate, start);
@@ -74,8 +75,8 @@ struct Pairs : Tiles<CpuLevel::avx512> {
     multiply_rows<Rows>(count, a, b, k, c, c_step, used, accumulate, start);
   }
 
-  // Rounds `count` <= 16 rows of k elements to bf16, and turns them: pair p of row i goes to to[p * step + i]. Writes 16
-  // lanes at a time.
+  // Rounds `count` <= 16 rows of k elements to bf16, and turns them: pair p of row i goes to to[p * step + i]. Writes
+  // 16 lanes at a time.
   template <class T>
   TROIKA_TARGET static void turn(const T* from, std::int64_t from_step, std::int64_t count, std::int64_t k, float* to,
                                  std::int64_t step) {
@@ -87,7 +88,9 @@ struct Pairs : Tiles<CpuLevel::avx512> {
         for (int i = 0; i < 16; ++i) block[i] = pairs(from + i * from_step + p);
       } else {
         for (int i = 0; i < 16; ++i) {
-          block[i] = i >= count ? zero() : left >= 32 ? pairs(from + i * from_step + p) : pairs(from + i * from_step + p, left);
+          block[i] = i >= count   ? zero()
+                     : left >= 32 ? pairs(from + i * from_step + p)
+                                  : pairs(from + i * from_step + p, left);
         }
       }
       transpose(block);
@@ -97,8 +100,8 @@ struct Pairs : Tiles<CpuLevel::avx512> {
   }
   // The same for 8 rows: 16 that lie a power of two apart would push each other out of the first-level cache.
   template <class T>
-  TROIKA_TARGET static void turn_half(const T* from, std::int64_t from_step, std::int64_t count, std::int64_t k, float* to,
-                                      std::int64_t step) {
+  TROIKA_TARGET static void turn_half(const T* from, std::int64_t from_step, std::int64_t count, std::int64_t k,
+                                      float* to, std::int64_t step) {
     using Turner = Vector<CpuLevel::avx2>;
     for (std::int64_t p = 0; p < k; p += 16, to += 8 * step) {
       const std::int64_t left = k - p;
@@ -120,7 +123,9 @@ struct Pairs : Tiles<CpuLevel::avx512> {
   }
 
   // Dots<>: rows of x as bf16, 32 elements of each in turn. In floats, two elements each.
-  static constexpr std::int64_t interleaved(std::int64_t padded, std::int64_t k) { return padded * ((k + 31) / 32 * 16); }
+  static constexpr std::int64_t interleaved(std::int64_t padded, std::int64_t k) {
+    return padded * ((k + 31) / 32 * 16);
+  }
   TROIKA_TARGET static void interleave(const float* x, std::int64_t x_step, std::int64_t count, std::int64_t padded,
                                        std::int64_t k, float* to) {
     for (std::int64_t p = 0; p < k; p += 32) {

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// No "#pragma once": kernels.hpp includes this where its macros are set.
+#if !defined(TROIKA_LEVEL)
+#include <troika/device/host/kernels.hpp>
+#else
+
+// Products of quantised weights with activations in 8 bits, with AVX-512 VNNI. One instruction adds four products to
+// each of 8 sums; the sums of a group of 32 are exact, and become floats when they are scaled.
+namespace troika::kernels {
+
+template <WeightType type>
+struct ByteDots {
+  using Group = Groups<type>;
+
+  // Rows of x in 8 bits, group by group: 32 bytes, then the sums of fours of them, times their scale and what they have
+  // to be multiplied with: -offset, or the minimum of a group. The scales of all groups follow. In floats.
+  static constexpr std::int64_t size(std::int64_t padded, std::int64_t k) { return padded * (k / 32) * 17; }
+
+  // A group with a NaN or an infinity becomes NaN.
+  TROIKA_TARGET static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded,
+                                    std::int64_t k, float* to) {
+    float* scales = to + padded * (k / 32) * 16;
+    const __m512 sign = _mm512_set1_ps(-0.0f);
+    for (std::int64_t p = 0; p < k; p += 32) {
+      for (std::int64_t i = 0; i < padded; ++i, to += 16, ++scales) {
+        if (i >= rows) {
+          std::memset(to, 0, 64);
+          *scales = 0;
+          continue;
+        }
+        const __m512 a = _mm512_loadu_ps(x + i * x_step + p), b = _mm512_loadu_ps(x + i * x_step + p + 16);
+        const __m512 bare =
+            _mm512_maskz_max_ps(all, _mm512_maskz_andnot_ps(all, sign, a), _mm512_maskz_andnot_ps(all, sign, b));
+        const __m256 half = _mm256_max_ps(__builtin_shufflevector(bare, bare, 0, 1, 2, 3, 4, 5, 6, 7),
+                                          __builtin_shufflevector(bare, bare, 8, 9, 10, 11, 12, 13, 14, 15));
+        const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+        const __m128 pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+        float most = _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+        const __m512 strange = a * 0.0f + b * 0.0f;  // the maximum looks away from NaN
+        if (_mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) != 0) most = std::numeric_limits<float>::quiet_NaN();
+        const float scale = most / 127.0f;
+        const __m512 factor = _mm512_set1_ps(scale > 1e-38f ? 127.0f / most : 0.0f);
+        const __m512i low = _mm512_maskz_cvtps_epi32(all, a * factor), high = _mm512_maskz_cvtps_epi32(all, b * factor);
+        const __m256i q =
+            _mm256_set_m128i(_mm512_maskz_cvtsepi32_epi8(all, high), _mm512_maskz_cvtsepi32_epi8(all, low));
+        const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
+        const float times = Group::has_minimum ? scale : -scale * Group::offset;
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), q);
+        _mm256_storeu_ps(to + 8, _mm256_cvtepi32_ps(fours) * times);
+        *scales = scale > 1e-38f || most != most ? scale : 0.0f;
+      }
+    }
+  }
+  static constexpr __mmask16 all = 0xffff;
+
+  // y(i, j) = x(i, .) w(j, .) + bias(j) for i < rows <= M, j < columns <= N, with x as prepared for M rows. w_step is
+  // in bytes.
+  template <int M, int N>
+  TROIKA_TARGET static void multiply(const float* x, std::int64_t rows, const std::byte* w, std::int64_t w_step,
+                                     std::int64_t columns, std::int64_t k, float* y, std::int64_t y_step,
+                                     const float* bias) {
+    constexpr std::size_t block = layout_of(type).bytes;
+    const float* scales_of_x = x + M * (k / 32) * 16;
+    __m256 sum[M][N];
+    const std::byte* from[N];
+    GroupScales scales[N];
+    TROIKA_UNROLL
+    for (int j = 0; j < N; ++j) {
+      from[j] = w + (j < columns ? j : columns - 1) * w_step;
+      TROIKA_UNROLL
+      for (int i = 0; i < M; ++i) sum[i][j] = _mm256_setzero_ps();
+    }
+    for (std::int64_t p = 0; p < k; p += layout_of(type).block) {
+      TROIKA_UNROLL
+      for (int j = 0; j < N; ++j) Group::prepare(from[j], scales[j]);
+      TROIKA_UNROLL
+      for (int g = 0; g < Group::groups; ++g, x += M * 16, scales_of_x += M) {
+        TROIKA_UNROLL
+        for (int j = 0; j < N; ++j) {
+          const __m256i bytes = Group::bytes(from[j], g);
+          const __m256 scale = Group::scale(from[j], scales[j], g);
+          __m256 minimum = {};
+          if constexpr (Group::has_minimum) minimum = Group::minimum(from[j], scales[j], g);
+          TROIKA_UNROLL
+          for (int i = 0; i < M; ++i) {
+            const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 16 * i));
+            const __m256 dot = _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), bytes, q));
+            const __m256 sums = _mm256_loadu_ps(x + 16 * i + 8), scale_of_x = _mm256_broadcast_ss(scales_of_x + i);
+            if constexpr (Group::has_minimum) {
+              sum[i][j] = _mm256_fmadd_ps(dot * scale_of_x, scale, sum[i][j]);
+              sum[i][j] = _mm256_fnmadd_ps(sums, minimum, sum[i][j]);
+            } else {
+              sum[i][j] = _mm256_fmadd_ps(_mm256_fmadd_ps(dot, scale_of_x, sums), scale, sum[i][j]);
+            }
+          }
+        }
+      }
+      TROIKA_UNROLL
+      for (int j = 0; j < N; ++j) from[j] += block;
+    }
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j < columns; ++j) {
+        const float total = Vector<CpuLevel::avx2>::sum(sum[i][j]);
+        y[i * y_step + j] = bias ? total + bias[j] : total;
+      }
+    }
+  }
+};
+
+}  // namespace troika::kernels
+#endif
