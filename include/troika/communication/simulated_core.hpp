@@ -22,34 +22,11 @@
 
 #include <troika/communication/agreement.hpp>
 #include <troika/communication/rank.hpp>
+#include <troika/communication/simulated_group.hpp>
+#include <troika/communication/simulated_options.hpp>
 #include <troika/communication/transport.hpp>
 
 namespace troika {
-
-// Something that goes wrong in a simulation: at the `at`-th step of a rank, counted from 1. A step is an agreement, a
-// message or a split; a collective that is composed takes several.
-struct SimulatedFailure {
-  enum class Kind {
-    stop,     // the rank falls silent; its peers learn of it by their deadlines
-    throws,   // the rank throws std::runtime_error
-    diverge,  // the rank names another operation, type or size than it was called with (at the next agreement)
-    slow,     // the rank loses `seconds`
-  };
-  Kind kind = Kind::stop;
-  int rank = 0;
-  std::uint64_t at = 1;
-  double seconds = 0;
-};
-
-struct SimulatedOptions {
-  double latency = 1e-6;           // seconds, of each message and each round of an agreement
-  double bandwidth = 10e9;         // bytes per second, of each message
-  std::vector<double> slowdown{};  // of each rank's compute(); 1 where not given
-  std::vector<SimulatedFailure> failures{};
-  std::uint64_t seed = 0;  // of the order in which ranks run
-  // Real time. A rank that keeps the turn for longer without a step counts as silent until its next one.
-  std::chrono::milliseconds patience = std::chrono::seconds(60);
-};
 
 // Network and clock of a simulation. Ranks are threads, but only one runs at a time: at every step a rank gives up its
 // turn, and a generator that is seeded draws who is next. A seed therefore replays the same run. Time is virtual, one
@@ -58,38 +35,7 @@ struct SimulatedOptions {
 // Serves one World. Thread-safe.
 class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<SimulatedCore> {
  public:
-  struct Group {
-    struct Arrival {
-      bool here = false, left = false;
-      Signature signature{};
-      double time = 0, deadline = 0;
-      int color = 0, key = 0;
-      std::shared_ptr<Group> part{};  // the group that this rank split into
-    };
-    // Whichever side comes first leaves its half here and waits.
-    struct Message {
-      bool here = false;
-      Signature signature{};
-      const std::byte* data = nullptr;
-      std::byte* buffer = nullptr;
-      std::size_t size = 0;
-    };
-    std::vector<int> world_ranks;
-    std::vector<Arrival> arrivals;
-    std::vector<Message> messages;  // from * ranks + to
-    std::uint64_t agreements = 0;
-    int here = 0;
-    std::optional<Failure> failure{};
-
-    explicit Group(std::vector<int> ranks)
-        : world_ranks(std::move(ranks)),
-          arrivals(world_ranks.size()),
-          messages(world_ranks.size() * world_ranks.size()) {}
-    int size() const { return static_cast<int>(world_ranks.size()); }
-    Arrival& arrival(int rank) { return arrivals[static_cast<std::size_t>(rank)]; }
-    Message& message(int from, int to) { return messages[static_cast<std::size_t>(from * size() + to)]; }
-    int world_rank(int rank) const { return world_ranks[static_cast<std::size_t>(rank)]; }
-  };
+  using Group = SimulatedGroup;
 
   explicit SimulatedCore(SimulatedOptions options) : options_(std::move(options)), random_(options_.seed) {
     expects(options_.latency >= 0 && options_.bandwidth > 0,
@@ -389,28 +335,15 @@ class SimulatedCore : public World::Alarm, public std::enable_shared_from_this<S
             [&](int r) { return group.world_rank(r); })) {
       fail(group, std::move(*wrong), call, rank);
     }
-    if (call.signature.operation == Operation::split) make_parts(group);
+    if (call.signature.operation == Operation::split) {
+      for (auto& part : make_parts(group)) groups_.push_back(std::move(part));
+    }
     ++group.agreements;
     group.here = 0;
     for (int r = 0; r < group.size(); ++r) {
       group.arrival(r).here = false;
       seats_[index(group.world_rank(r))].now = end;
       unblock(group.world_rank(r));
-    }
-  }
-  void make_parts(Group& group) {
-    for (int first = 0; first < group.size(); ++first) {
-      if (group.arrival(first).part) continue;
-      std::vector<int> members;
-      for (int r = first; r < group.size(); ++r) {
-        if (group.arrival(r).color == group.arrival(first).color) members.push_back(r);
-      }
-      std::ranges::stable_sort(members, {}, [&](int r) { return group.arrival(r).key; });
-      std::vector<int> world_ranks;
-      for (const int r : members) world_ranks.push_back(group.world_rank(r));
-      const auto part = std::make_shared<Group>(std::move(world_ranks));
-      groups_.push_back(part);
-      for (const int r : members) group.arrival(r).part = part;
     }
   }
 

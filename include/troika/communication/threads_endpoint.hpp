@@ -20,6 +20,7 @@
 #include <troika/communication/agreement.hpp>
 #include <troika/communication/rank.hpp>
 #include <troika/communication/reduce.hpp>
+#include <troika/communication/threads_diagnosis.hpp>
 #include <troika/communication/threads_hub.hpp>
 #include <troika/communication/transport.hpp>
 #include <troika/device/host/team.hpp>
@@ -314,7 +315,10 @@ class ThreadsEndpoint {
       while (next < world_size() && post(next).stage.load(std::memory_order_acquire) >= stage_) ++next;
       return next == world_size();
     };
-    if (!arrived()) wait(call, hub_->stages(), arrived, [&](bool late) { return absent(call, late); });
+    if (!arrived())
+      wait(call, hub_->stages(), arrived, [&](bool late) {
+        return threads_detail::absent(*hub_, *world_, {stage_, parity()}, call, late);
+      });
     full_fence();
     hub_->stages().ring(stage_);
   }
@@ -324,7 +328,9 @@ class ThreadsEndpoint {
     auto& slot = hub_->slot(rank_);
     if (ready()) return;
     slot.waits_for.store(peer, std::memory_order_relaxed);
-    wait(call, slot.message, ready, [&](bool late) { return silent(call, peer, late); });
+    wait(call, slot.message, ready, [&](bool late) {
+      return threads_detail::silent(*hub_, *world_, {stage_, parity()}, call, rank_, peer, late);
+    });
     slot.waits_for.store(-1, std::memory_order_relaxed);
   }
 
@@ -371,72 +377,6 @@ class ThreadsEndpoint {
     const int rank = world_->failed_rank();
     return {Fault::peer_failed, rank,
             rank < 0 ? std::string() : "rank " + std::to_string(rank) + " failed: " + world_->failure()};
-  }
-
-  // Who has not arrived at this stage and never will, or is late.
-  std::optional<Failure> absent(const Call& call, bool late) {
-    const auto has_arrived = [&](int r) { return post(r).stage.load(std::memory_order_seq_cst) >= stage_; };
-    for (int r = 0; r < world_size(); ++r) {
-      if (hub_->slot(r).left.load(std::memory_order_seq_cst) && !has_arrived(r))
-        return departure(*world_, world_rank(r));
-    }
-    if (!late) return std::nullopt;
-    std::vector<int> here, missing;
-    for (int r = 0; r < world_size(); ++r) (has_arrived(r) ? here : missing).push_back(r);
-    if (missing.empty()) return std::nullopt;
-    if (auto wrong = find_mismatch(
-            static_cast<int>(here.size()), [&](int i) -> const Signature& { return post(here[index(i)]).signature; },
-            [&](int i) { return world_rank(here[index(i)]); })) {
-      return wrong;
-    }
-    const int guilty = end_of_chain(missing.front());
-    std::string text = missing.size() == 1 ? "rank " : "ranks ";
-    for (const int r : missing) text += (r == missing.front() ? "" : ", ") + std::to_string(world_rank(r));
-    text += " did not arrive within " + in_words(call.deadline);
-    if (guilty != missing.front()) {
-      text += "; rank " + std::to_string(world_rank(missing.front())) + " waits for rank " +
-              std::to_string(world_rank(guilty));
-    }
-    return Failure{Fault::timeout, world_rank(guilty), std::move(text)};
-  }
-
-  // Why no message comes or goes.
-  std::optional<Failure> silent(const Call& call, int peer, bool late) {
-    if (hub_->slot(peer).left.load(std::memory_order_seq_cst)) return departure(*world_, world_rank(peer));
-    // A peer that waits in a collective that this rank has not joined will not answer before this rank joins it.
-    const auto& next = hub_->post(peer, parity() ^ 1u);
-    if (next.stage.load(std::memory_order_seq_cst) > stage_) {
-      int joined = 0;
-      for (int r = 0; r < world_size(); ++r) {
-        joined += hub_->post(r, parity() ^ 1u).stage.load(std::memory_order_seq_cst) > stage_;
-      }
-      const bool blame_peer = 2 * joined < world_size() || (2 * joined == world_size() && rank_ == 0);
-      return Failure{Fault::mismatch, world_rank(blame_peer ? peer : rank_),
-                     "rank " + std::to_string(world_rank(rank_)) + " called " + describe(call.signature) +
-                         (call.signature.operation == Operation::send ? " to" : " from") + " rank " +
-                         std::to_string(world_rank(peer)) + ", which called " + describe(next.signature)};
-    }
-    if (!late) return std::nullopt;
-    const int guilty = end_of_chain(peer);
-    return Failure{Fault::timeout, world_rank(guilty),
-                   "rank " + std::to_string(world_rank(peer)) + " did not " +
-                       (call.signature.operation == Operation::send ? "receive" : "send") + " within " +
-                       in_words(call.deadline)};
-  }
-
-  // The rank that a chain of waiting ranks waits for; `rank` itself if they wait in a circle.
-  int end_of_chain(int rank) {
-    int end = rank;
-    for (int steps = 0; steps < world_size(); ++steps) {
-      const int next = hub_->slot(end).waits_for.load(std::memory_order_relaxed);
-      if (next < 0) return end;
-      end = next;
-    }
-    return rank;
-  }
-  static std::string in_words(std::chrono::nanoseconds time) {
-    const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
-    return milliseconds % 1000 ? std::to_string(milliseconds) + " ms" : std::to_string(milliseconds / 1000) + " s";
   }
 
   [[noreturn]] void fail(const Call& call, Failure failure) {
