@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,18 +20,24 @@ namespace troika {
 
 // How the heads of grouped-query attention (arXiv 2305.13245) are split: query heads over the ranks, and with each rank
 // the KV heads that its query heads read. While there are at least as many KV heads as ranks, whole groups stay together
-// and no KV head is held twice; beyond that, KV heads are replicated.
+// and no KV head is held twice; beyond that, KV heads are replicated. Each rank's features are whole blocks of `block`,
+// the elements that the output projection stores together: where a head is less than that, several heads stay together.
 struct HeadSplit {
   std::int64_t head_dim = 0;
   Partition query, kv;
 
-  static HeadSplit make(const Shares& shares, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
+  static HeadSplit make(const Shares& shares, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
+                        std::int64_t block = 1) {
     expects(heads >= 1 && kv_heads >= 1 && heads % kv_heads == 0, [&] {
       return std::to_string(heads) + " query heads cannot share " + std::to_string(kv_heads) +
              " KV heads; valid numbers of KV heads divide the query heads";
     });
-    const auto group = heads / kv_heads;
-    auto query = shares.partition(heads, shares.world_size() <= kv_heads ? group : 1);
+    const auto group = heads / kv_heads, together = block / std::gcd(block, head_dim), both = std::lcm(group, together);
+    expects(heads % together == 0, [&] {
+      return std::to_string(heads) + " heads of " + std::to_string(head_dim) + " are not whole blocks of " +
+             std::to_string(block) + "; valid numbers of heads are multiples of " + std::to_string(together);
+    });
+    auto query = shares.partition(heads, shares.world_size() <= heads / both ? both : together);
     auto kv = query.covering(group);
     return {head_dim, std::move(query), std::move(kv)};
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,8 +14,8 @@
 
 namespace troika {
 
-// The two halves of a split matrix product, after Megatron-LM (arXiv 1909.08053). Weights have the layout of Hugging Face
-// files, (out, in); activations are (tokens, features) in f32.
+// The two halves of a split matrix product, after Megatron-LM (arXiv 1909.08053). Weights have the layout of Hugging
+// Face files, (out, in); activations are (tokens, features) in f32.
 
 namespace detail {
 
@@ -35,6 +36,35 @@ Weight<D> slice_weight(S& stream, View<const W> whole, Range rows, Range columns
   return weight;
 }
 
+// The same of quantised rows: `columns` are whole blocks.
+template <Device D, class S>
+Weight<D> slice_weight(S& stream, const QuantisedView& whole, Range rows, Range columns) {
+  const auto& layout = layout_of(whole.type);
+  expects(whole.shape().dims() == 2 && whole.shape()[1] % layout.block == 0, [&] {
+    return "a weight of type " + std::string(layout.name) + " is (out, in) with a multiple of " +
+           std::to_string(layout.block) + " inputs, not " + whole.shape().to_string();
+  });
+  expects(columns.begin % layout.block == 0 && columns.end % layout.block == 0, [&] {
+    return "columns " + std::to_string(columns.begin) + " to " + std::to_string(columns.end) + " cut a block of " +
+           std::string(layout.name) + "; valid shares are multiples of " + std::to_string(layout.block);
+  });
+  using Byte = const std::uint8_t;
+  Weight<D> weight(stream.device(), whole.type, {rows.size(), columns.size()});
+  const auto row = static_cast<std::int64_t>(row_bytes(whole.type, whole.shape()[1]));
+  const auto part = static_cast<std::int64_t>(row_bytes(whole.type, columns.size()));
+  const auto skip = static_cast<std::int64_t>(row_bytes(whole.type, columns.begin));
+  auto* const to = reinterpret_cast<std::uint8_t*>(weight.data());
+  const auto* const from = reinterpret_cast<Byte*>(whole.data) + rows.begin * row + skip;
+  if (part == row) {
+    upload(stream, View<Byte>(from, {rows.size() * row}), View<std::uint8_t>(to, {rows.size() * row}));
+  } else {
+    for (std::int64_t r = 0; r < rows.size(); ++r) {
+      upload(stream, View<Byte>(from + r * row, {part}), View<std::uint8_t>(to + r * part, {part}));
+    }
+  }
+  return weight;
+}
+
 template <Device D, class S>
 Tensor<float, D> slice_bias(S& stream, std::span<const float> whole, std::int64_t extent, Range range) {
   if (whole.empty()) return {};
@@ -48,7 +78,8 @@ Tensor<float, D> slice_bias(S& stream, std::span<const float> whole, std::int64_
 
 template <Device D>
 void check_weight(std::string_view layer, const Weight<D>& weight, const Tensor<float, D>& bias, std::int64_t outputs) {
-  expects(weight.shape().dims() == 2, [&] { return std::string(layer) + ": a weight is (out, in), not " + weight.shape().to_string(); });
+  expects(weight.shape().dims() == 2,
+          [&] { return std::string(layer) + ": a weight is (out, in), not " + weight.shape().to_string(); });
   expects(!bias.data() || bias.shape() == Shape{outputs}, [&] {
     return std::string(layer) + ": bias " + bias.shape().to_string() + " for " + std::to_string(outputs) + " outputs";
   });
@@ -74,7 +105,8 @@ class ColumnParallelLinear {
       : weight_(std::move(weight)), bias_(std::move(bias)), partition_(std::move(partition)), rank_(rank) {
     detail::check_weight(name, weight_, bias_, partition_[rank].size());
     expects(weight_.shape()[0] == partition_[rank].size(), [&] {
-      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " + partition_.to_string();
+      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " +
+             partition_.to_string();
     });
   }
   // Takes this rank's part of a whole (out, in) matrix in host memory.
@@ -86,6 +118,17 @@ class ColumnParallelLinear {
       : ColumnParallelLinear(
             detail::slice_weight<D>(pipeline.stream(), View<const std::remove_const_t<W>>(whole),
                                     partition[pipeline.rank()], {0, whole.shape()[1]}),
+            partition, pipeline.rank(),
+            detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], partition[pipeline.rank()])) {}
+
+  // The same of quantised rows.
+  template <class Pipeline>
+  ColumnParallelLinear(Pipeline& pipeline, const QuantisedView& whole, std::span<const float> bias = {})
+      : ColumnParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[0])) {}
+  template <class Pipeline>
+  ColumnParallelLinear(Pipeline& pipeline, const QuantisedView& whole, std::span<const float> bias, Partition partition)
+      : ColumnParallelLinear(
+            detail::slice_weight<D>(pipeline.stream(), whole, partition[pipeline.rank()], {0, whole.shape()[1]}),
             partition, pipeline.rank(),
             detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], partition[pipeline.rank()])) {}
 
@@ -107,9 +150,17 @@ class ColumnParallelLinear {
   int rank_ = 0;
 };
 template <class Pipeline, class W>
-ColumnParallelLinear(Pipeline&, View<W>, std::span<const float> = {}) -> ColumnParallelLinear<typename Pipeline::Device>;
+ColumnParallelLinear(Pipeline&, View<W>, std::span<const float> = {})
+    -> ColumnParallelLinear<typename Pipeline::Device>;
 template <class Pipeline, class W>
-ColumnParallelLinear(Pipeline&, View<W>, std::span<const float>, Partition) -> ColumnParallelLinear<typename Pipeline::Device>;
+ColumnParallelLinear(Pipeline&, View<W>, std::span<const float>, Partition)
+    -> ColumnParallelLinear<typename Pipeline::Device>;
+template <class Pipeline>
+ColumnParallelLinear(Pipeline&, const QuantisedView&, std::span<const float> = {})
+    -> ColumnParallelLinear<typename Pipeline::Device>;
+template <class Pipeline>
+ColumnParallelLinear(Pipeline&, const QuantisedView&, std::span<const float>, Partition)
+    -> ColumnParallelLinear<typename Pipeline::Device>;
 
 // y = x Wᵀ + b with the columns of W split like the features of x: Shard<1> -> Partial. The bias is added once, in the
 // term of rank 0, so that it is in the sum once.
@@ -124,7 +175,8 @@ class RowParallelLinear {
       : weight_(std::move(weight)), bias_(std::move(bias)), partition_(std::move(partition)), rank_(rank) {
     detail::check_weight(name, weight_, bias_, weight_.shape()[0]);
     expects(weight_.shape()[1] == partition_[rank].size(), [&] {
-      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " + partition_.to_string();
+      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " +
+             partition_.to_string();
     });
   }
   template <class Pipeline, class W>
@@ -132,9 +184,19 @@ class RowParallelLinear {
       : RowParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[1])) {}
   template <class Pipeline, class W>
   RowParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias, Partition partition)
+      : RowParallelLinear(detail::slice_weight<D>(pipeline.stream(), View<const std::remove_const_t<W>>(whole),
+                                                  {0, whole.shape()[0]}, partition[pipeline.rank()]),
+                          partition, pipeline.rank(),
+                          detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], {0, whole.shape()[0]})) {}
+
+  // The same of quantised rows.
+  template <class Pipeline>
+  RowParallelLinear(Pipeline& pipeline, const QuantisedView& whole, std::span<const float> bias = {})
+      : RowParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[1], layout_of(whole.type).block)) {}
+  template <class Pipeline>
+  RowParallelLinear(Pipeline& pipeline, const QuantisedView& whole, std::span<const float> bias, Partition partition)
       : RowParallelLinear(
-            detail::slice_weight<D>(pipeline.stream(), View<const std::remove_const_t<W>>(whole),
-                                    {0, whole.shape()[0]}, partition[pipeline.rank()]),
+            detail::slice_weight<D>(pipeline.stream(), whole, {0, whole.shape()[0]}, partition[pipeline.rank()]),
             partition, pipeline.rank(),
             detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], {0, whole.shape()[0]})) {}
 
@@ -161,9 +223,17 @@ class RowParallelLinear {
 template <class Pipeline, class W>
 RowParallelLinear(Pipeline&, View<W>, std::span<const float> = {}) -> RowParallelLinear<typename Pipeline::Device>;
 template <class Pipeline, class W>
-RowParallelLinear(Pipeline&, View<W>, std::span<const float>, Partition) -> RowParallelLinear<typename Pipeline::Device>;
+RowParallelLinear(Pipeline&, View<W>, std::span<const float>, Partition)
+    -> RowParallelLinear<typename Pipeline::Device>;
+template <class Pipeline>
+RowParallelLinear(Pipeline&, const QuantisedView&, std::span<const float> = {})
+    -> RowParallelLinear<typename Pipeline::Device>;
+template <class Pipeline>
+RowParallelLinear(Pipeline&, const QuantisedView&, std::span<const float>, Partition)
+    -> RowParallelLinear<typename Pipeline::Device>;
 
-// y = silu(x Gᵀ) * (x Uᵀ), G and U split alike: Replicate -> Shard<1>. The first half of a SwiGLU MLP (arXiv 2002.05202).
+// y = silu(x Gᵀ) * (x Uᵀ), G and U split alike: Replicate -> Shard<1>. The first half of a SwiGLU MLP (arXiv
+// 2002.05202).
 template <Device D>
 class GatedColumnParallelLinear {
  public:

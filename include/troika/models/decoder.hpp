@@ -32,7 +32,7 @@ class Decoder {
   template <class Pipeline>
   Decoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, DecoderOptions options = {},
           LoadProgress progress = {})
-      : config_(config), options_(options), split_(ModelSplit::make(config, pipeline.shares())), rank_(pipeline.rank()) {
+      : config_(config), options_(options), split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))), rank_(pipeline.rank()) {
     if (!config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
     }

@@ -23,7 +23,7 @@ class Encoder {
  public:
   template <class Pipeline>
   Encoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, LoadProgress progress = {})
-      : config_(config), split_(ModelSplit::make(config, pipeline.shares())), rank_(pipeline.rank()) {
+      : config_(config), split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))), rank_(pipeline.rank()) {
     if (config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
     }

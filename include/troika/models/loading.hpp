@@ -31,7 +31,7 @@ class Loader {
     return {matrix_rows(name, rows, columns), rows, rank(),
             bias ? vector(name + ".bias", rows.extent(), rows[rank()]) : Tensor<float, D>()};
   }
-  // name + ".weight" is (rows, columns.extent()).
+  // name + ".weight" is (rows, columns.extent()); each rank's columns are whole blocks of what the file has.
   RowParallelLinear<D> row(const std::string& name, std::int64_t rows, const Partition& columns, bool bias = false) {
     const auto& info = weights_->expect(name + ".weight", {rows, columns.extent()});
     auto weight = make_weight(info, {rows, columns[rank()].size()});
@@ -67,13 +67,15 @@ class Loader {
     report(weight.bytes());
     return weight;
   }
+  // The blocks of quantised rows stay as the file has them.
   Weight<D> make_weight(const TensorInfo& info, Shape shape) {
-    if (info.type != WeightType::f32 && info.type != WeightType::f16 && info.type != WeightType::bf16) {
+    if (!info.type) {
+      std::string valid;
+      for (const auto& layout : weight_layouts) valid += (valid.empty() ? "" : ", ") + std::string(layout.name);
       throw Error(Fault::unsupported, "tensor " + info.name + " in " + weights_->folder().string() + " is " +
-                                          info.dtype_name + "; weights may be F32, F16 or BF16");
+                                          info.dtype_name + "; weights may be " + valid);
     }
-    const auto dtype = info.type == WeightType::f32 ? DType::f32 : info.type == WeightType::f16 ? DType::f16 : DType::bf16;
-    return {pipeline_->device(), dtype, shape};
+    return {pipeline_->device(), *info.type, shape};
   }
   void report(std::uint64_t bytes) const {
     if (progress_) progress_(bytes);

@@ -2,25 +2,49 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include <troika/core/partition.hpp>
+#include <troika/core/weight_type.hpp>
 #include <troika/layers/attention.hpp>
 #include <troika/models/files/config.hpp>
+#include <troika/models/files/weights.hpp>
 
 namespace troika::models {
 
 // One line of a plan: a tensor, and which part of it each rank holds.
 struct PlanRow {
-  std::string tensor;     // "attention query", once for all blocks
-  Shape shape;            // of the whole
-  int split_dim;          // -1: every rank holds all of it
-  Partition partition;    // of split_dim
-  std::int64_t copies;    // how many of these a model has
-  bool reduced = false;   // its product is a Partial: an all_reduce follows
+  std::string tensor;    // "attention query", once for all blocks
+  Shape shape;           // of the whole
+  int split_dim;         // -1: every rank holds all of it
+  Partition partition;   // of split_dim
+  std::int64_t copies;   // how many of these a model has
+  bool reduced = false;  // its product is a Partial: an all_reduce follows
   std::int64_t elements_of(int rank) const {
     return copies * (split_dim < 0 ? shape.count() : shape.with(split_dim, partition[rank].size()).count());
+  }
+};
+
+// How many elements the matrices that are split by columns store together, in any of the layers: a rank holds whole
+// blocks.
+struct SplitBlocks {
+  std::int64_t attention_output = 1, mlp_down = 1;
+
+  static SplitBlocks of(const Weights& weights) {
+    SplitBlocks blocks;
+    const auto widen = [&](std::int64_t& block, const std::string& name) {
+      if (const auto type = weights.info(name).type) block = std::lcm(block, layout_of(*type).block);
+    };
+    for (const auto& name : weights.names()) {
+      if (name.ends_with(".o_proj.weight") || name.ends_with(".attention.output.dense.weight")) {
+        widen(blocks.attention_output, name);
+      } else if (name.ends_with(".down_proj.weight") || name.ends_with(".output.dense.weight")) {
+        widen(blocks.mlp_down, name);
+      }
+    }
+    return blocks;
   }
 };
 
@@ -29,9 +53,9 @@ struct ModelSplit {
   HeadSplit heads;
   Partition intermediate, vocab;
 
-  static ModelSplit make(const ModelConfig& config, const Shares& shares) {
-    return {HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim),
-            shares.partition(config.intermediate_size), shares.partition(config.vocab_size)};
+  static ModelSplit make(const ModelConfig& config, const Shares& shares, SplitBlocks blocks = {}) {
+    return {HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim, blocks.attention_output),
+            shares.partition(config.intermediate_size, blocks.mlp_down), shares.partition(config.vocab_size)};
   }
 
   std::vector<PlanRow> rows(const ModelConfig& config) const {
