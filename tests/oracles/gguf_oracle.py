@@ -6,7 +6,8 @@
 
 1. Every type: names, types, shapes, and every value that `tool_weights` reads, whole, by rows and by columns, against
    gguf.quants.dequantize and the inverse of the permutation. Split files too.
-2. Whole models from F32, F16 and BF16 files: logits and greedy tokens of `tool_forward` on several worlds against transformers.
+2. Whole models from F32, F16 and BF16 files, and one from every quantised type: logits and greedy tokens of `tool_forward`
+   on several worlds against transformers with the same values.
 Exits with 77 (skipped) where a package is absent.
 """
 
@@ -31,11 +32,12 @@ except ImportError as error:
     sys.exit(77)
 
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4"]
+FLOATS = ["F32", "F16", "BF16"]
 WORLDS = ["1", "2", "3", "4", "1:3:1:3"]
 
 # Rows of whole blocks of 256.
 WIDE = dict(vocab_size=203, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=8,
-            num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.2)
+            num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2)
 
 SMALL, LLAMA3, BERT = models_oracle.SMALL, models_oracle.LLAMA3, models_oracle.BERT
 MODELS = [
@@ -105,10 +107,11 @@ def main():
 
         models_oracle.WORLDS = WORLDS
         table = models_oracle.Table()
-        for name, config in MODELS:
+        quantised = [kind for kind in TYPES if kind not in FLOATS]
+        for name, config, kinds in [(*model, FLOATS) for model in MODELS] + [("llama", LlamaConfig(**WIDE), quantised)]:
             model = random_model(config)
             prompts = models_oracle.random_prompts(config.vocab_size)
-            for kind in ("F32", "F16", "BF16"):
+            for kind in kinds:
                 values = write_model(path, model, GGMLQuantizationType[kind])
                 values.pop("rope_freqs.weight", None)
                 model.load_state_dict({key: torch.from_numpy(value) for key, value in values.items()}, strict=False)
