@@ -48,7 +48,7 @@ TRICKY = [
     "e\u0301 é \u212b \ufb01 Å A\u030a ｆｕｌｌ ㎏ ①", "İstanbul ISPARTA ıI ß ẞ ΣΑΣ ς", "don't DON'T don\u2019t I'LL 'S 'ſ it'ſ",
     "0 12 123 1234 12345678901234567890 ١٢٣ ४५६ ½⅓", "a" * 300, "ab" * 200, " " * 100 + "x", "x" + "\n" * 50, "\r\n\r\r\n \n x",
     "<s>", "</s>x<s>", "<unk> a", "[CLS] hello [SEP]", "[MASK]", "a[MASK] b", "a [MASK] b", "  <|end|>  ", "x<|end|>y", "<|end", "<|end|><|end|>",
-    "word wordy aword word-word word", "keep  keep  akeep KEEP", "<extra>a <extra> <EXTRA>", "\x00a\x00", "\x01\x7f\x85", "\ufffd", "\ufffda\ufffd",
+    "word wordy aword word-word word", "keep  keep  akeep KEEP", "<extra>a <extra> <EXTRA>", "\x00a\x00", "\x01\x7f\x85", "a\x0bb\x0cc\x85d\x1ce", "\ufffd", "\ufffda\ufffd",
     "\U0010ffff\U000e0001", "\ue000 private", "中文字 in English中文", "\U00020000\U0002f800", "한국어 한국어", "ก็ำ กำ", "क्षि",
     "👩‍👩‍👧‍👦" * 5, "🇩🇪", "❤️ ☠︎", "\u0301\u0301a", "a\u0301\u0323 a\u0323\u0301", "_under_score__ __init__", "a.b,c;d:e!f?g", "$100.00 #tag @user ~`^|<>+=",
     "▁", "▁a ▁ b▁", " ▁ ", "<0x0A>", "<0x41><0xFF>", "Ġ Ċ ĠĠ", "x.\n\n\ny!\n", "https://example.org/a?b=c&d=%20e", "–—‘’“”…", "ﷺ", "𝒳𝓎 𝟘𝟙", "do not can n't won ' t",

@@ -30,23 +30,32 @@ AddedTokens::AddedTokens(const Json& list, const std::string& where, const Norma
     const Fields fields(item, where);
     const auto content = fields.string("content");
     const auto id = static_cast<std::int32_t>(fields.integer("id", 0, std::numeric_limits<std::int32_t>::max()));
-    if (content.empty()) fields.fail("content", "must not be empty");
-    if (content.size() > max_token_bytes) fields.fail("content", "is longer than " + std::to_string(max_token_bytes) + " bytes");
-    vocabulary.add(content, id, where);
-
     const bool special = fields.boolean("special", false);
-    if (special) {
-      special_.resize(std::max(special_.size(), static_cast<std::size_t>(id) + 1));
-      special_[static_cast<std::size_t>(id)] = true;
-    }
-    const Token token{id, fields.boolean("single_word", false), fields.boolean("lstrip", false), fields.boolean("rstrip", false)};
-    if (fields.boolean("normalized", !special)) {
-      const auto text = normalizer(content);
-      if (!text.empty()) normalized_.add(text, token);
-      if (text != content) spellings_[id] = text;
-    } else {
-      raw_.add(content, token);
-    }
+    add(content, id,
+        {special, fields.boolean("normalized", !special), fields.boolean("single_word", false), fields.boolean("lstrip", false),
+         fields.boolean("rstrip", false)},
+        normalizer, vocabulary, where);
+  }
+}
+
+void AddedTokens::add(const std::string& content, std::int32_t id, const Flags& flags, const Normalizer& normalizer,
+                      Vocabulary& vocabulary, const std::string& where) {
+  if (content.empty()) bad_file(where + ": content must not be empty");
+  if (content.size() > max_token_bytes) {
+    bad_file(where + ": content " + in_quotes(content) + " is longer than " + std::to_string(max_token_bytes) + " bytes");
+  }
+  vocabulary.add(content, id, where);
+  if (flags.special) {
+    special_.resize(std::max(special_.size(), static_cast<std::size_t>(id) + 1));
+    special_[static_cast<std::size_t>(id)] = true;
+  }
+  const Token token{id, flags.single_word, flags.left_strip, flags.right_strip};
+  if (flags.normalized) {
+    const auto text = normalizer(content);
+    if (!text.empty()) normalized_.add(text, token);
+    if (text != content) spellings_[id] = text;
+  } else {
+    raw_.add(content, token);
   }
 }
 

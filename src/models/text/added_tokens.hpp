@@ -20,6 +20,13 @@ class AddedTokens {
   // The "added_tokens" of a tokenizer.json; puts each into the vocabulary.
   AddedTokens(const Json& list, const std::string& where, const Normalizer& normalizer, Vocabulary& vocabulary);
 
+  struct Flags {
+    bool special = false, normalized = false, single_word = false, left_strip = false, right_strip = false;
+  };
+  // `where` names the file in messages.
+  void add(const std::string& content, std::int32_t id, const Flags& flags, const Normalizer& normalizer, Vocabulary& vocabulary,
+           const std::string& where);
+
   // A part of a text: an added token's id, or -1 and text between such tokens.
   struct Part {
     std::string_view text;

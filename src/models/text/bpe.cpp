@@ -52,18 +52,35 @@ void Bpe::read_merges(const Fields& model) {
     } else {
       bad_file(here() + "must be a string or a pair of strings, not " + shown(item));
     }
-    const auto known = [&](std::string_view token) {
-      const auto id = vocabulary_.find(token);
-      if (!id) bad_file(here() + "names the token " + in_quotes(token) + ", which the vocabulary lacks");
-      return *id;
-    };
-    if (!right.starts_with(prefix_)) {
-      bad_file(here() + "names the token " + in_quotes(right) + ", which does not begin with the prefix " + in_quotes(prefix_));
-    }
-    if (left.empty() || right.size() == prefix_.size()) bad_file(here() + "has an empty token");
-    const auto result = known(std::string(left) + std::string(right.substr(prefix_.size())));
-    merges_[pair_of(known(left), known(right))] = {rank, result};
+    add_merge(left, right, rank, model.where());
     ++rank;
+  }
+}
+
+void Bpe::add_merge(std::string_view left, std::string_view right, std::int32_t rank, const std::string& where) {
+  const auto here = [&] { return where + ": merge " + std::to_string(rank) + " "; };
+  const auto known = [&](std::string_view token) {
+    const auto id = vocabulary_.find(token);
+    if (!id) bad_file(here() + "names the token " + in_quotes(token) + ", which the vocabulary lacks");
+    return *id;
+  };
+  if (!right.starts_with(prefix_)) {
+    bad_file(here() + "names the token " + in_quotes(right) + ", which does not begin with the prefix " + in_quotes(prefix_));
+  }
+  if (left.empty() || right.size() == prefix_.size()) bad_file(here() + "has an empty token");
+  const auto result = known(std::string(left) + std::string(right.substr(prefix_.size())));
+  merges_[pair_of(known(left), known(right))] = {rank, result};
+}
+
+Bpe::Bpe(Vocabulary vocabulary, std::span<const std::string_view> merges, bool ignore_merges, const std::string& where)
+    : vocabulary_(std::move(vocabulary)), ignore_merges_(ignore_merges) {
+  merges_.reserve(merges.size());
+  for (std::size_t i = 0; i < merges.size(); ++i) {
+    const auto space = merges[i].find(' ');
+    if (space == std::string_view::npos || merges[i].find(' ', space + 1) != std::string_view::npos) {
+      bad_file(where + ": merge " + std::to_string(i) + " " + in_quotes(merges[i]) + " is not two tokens with a space between them");
+    }
+    add_merge(merges[i].substr(0, space), merges[i].substr(space + 1), static_cast<std::int32_t>(i), where);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -17,6 +18,8 @@ namespace troika::models {
 class Bpe {
  public:
   explicit Bpe(const Fields& model);
+  // Byte-level, without a token for what is unknown. Merges are two tokens with a space between them, the first first.
+  Bpe(Vocabulary vocabulary, std::span<const std::string_view> merges, bool ignore_merges, const std::string& where);
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   // Appends the ids of one piece. O(n log n) in its length.
@@ -37,6 +40,7 @@ class Bpe {
   }
 
   void read_merges(const Fields& model);
+  void add_merge(std::string_view left, std::string_view right, std::int32_t rank, const std::string& where);
   std::vector<std::int32_t> characters(std::string_view piece) const;
   void merge(const std::vector<std::int32_t>& symbols, std::vector<std::int32_t>& ids) const;
 

@@ -39,8 +39,11 @@ std::string bert_clean(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const auto begin = at;
     const auto c = unicode::next(text, at);
+    // Of the controls, only these three are spaces: U+000B, U+0085 and the like vanish, though they are White_Space.
+    const bool control = c != '\t' && c != '\n' && c != '\r' && unicode::is_control(c);
+    if (c == 0 || c == 0xfffd || control) continue;
     if (unicode::is_whitespace(c)) out += ' ';
-    else if (c != 0 && c != 0xfffd && !unicode::is_control(c)) out += text.substr(begin, at - begin);
+    else out += text.substr(begin, at - begin);
   }
   return out;
 }

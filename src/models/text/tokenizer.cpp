@@ -1,28 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <troika/models/text/tokenizer.hpp>
 
-#include <variant>
+#include <troika/models/files/gguf.hpp>
 
 #include "../json.hpp"
-#include "added_tokens.hpp"
-#include "bpe.hpp"
-#include "decoder.hpp"
-#include "normalizer.hpp"
-#include "pre_tokenizer.hpp"
+#include "tokenizer_parts.hpp"
 #include "unicode.hpp"
-#include "word_piece.hpp"
 
 namespace troika::models {
 namespace {
 
 constexpr std::size_t max_tokenizer_bytes = std::size_t{256} << 20;
 
-// The ids that go around a text: the "post_processor" of a tokenizer.json.
-struct Surroundings {
-  std::vector<std::int32_t> before, after;
-};
-
-std::variant<Bpe, WordPiece> read_model(const Fields& model) {
+TokenModel read_model(const Fields& model) {
   // Older files do not name the model's type.
   const auto type = model.string("type", model.has("merges") ? "BPE" : "WordPiece");
   if (type == "BPE") return Bpe(model);
@@ -36,11 +26,15 @@ std::int32_t known_id(const Json& value, const Vocabulary& vocabulary, const std
   return id;
 }
 
-void read_post_processor(const Fields& processor, const Vocabulary& vocabulary, Surroundings& around) {
+// The ids that go around a text: the "post_processor" of a tokenizer.json.
+void read_post_processor(const Fields& processor, const Vocabulary& vocabulary, std::vector<std::int32_t>& all_before,
+                         std::vector<std::int32_t>& all_after) {
   const auto type = processor.string("type");
   std::vector<std::int32_t> before, after;
   if (type == "Sequence") {
-    for (const auto& item : processor.array("processors")) read_post_processor({item, processor.where()}, vocabulary, around);
+    for (const auto& item : processor.array("processors")) {
+      read_post_processor({item, processor.where()}, vocabulary, all_before, all_after);
+    }
   } else if (type == "TemplateProcessing") {
     bool passed = false;  // the text itself
     for (const auto& item : processor.array("single")) {
@@ -67,57 +61,41 @@ void read_post_processor(const Fields& processor, const Vocabulary& vocabulary, 
     unsupported(processor.where() + ": the post-processor " + in_quotes(type) +
                 " is not supported; supported are Sequence, TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel");
   }
-  around.before.insert(around.before.begin(), before.begin(), before.end());
-  around.after.insert(around.after.end(), after.begin(), after.end());
+  all_before.insert(all_before.begin(), before.begin(), before.end());
+  all_after.insert(all_after.end(), after.begin(), after.end());
 }
 
 }  // namespace
 
-struct Tokenizer::Parts {
-  Normalizer normalizer;
-  PreTokenizer pre_tokenizer;
-  std::variant<Bpe, WordPiece> model;
-  Vocabulary vocabulary;  // of the model, and the added tokens
-  AddedTokens added;
-  Surroundings around;
-  Decoder decoder;
-
-  Parts(const Fields& file, std::variant<Bpe, WordPiece> read)
-      : model(std::move(read)),
-        vocabulary(std::visit([](const auto& m) { return m.vocabulary(); }, model)) {
-    if (file.has("normalizer")) normalizer = Normalizer(file.object("normalizer"));
-    if (file.has("pre_tokenizer")) pre_tokenizer = PreTokenizer(file.object("pre_tokenizer"));
-    if (file.has("decoder")) decoder = Decoder(file.object("decoder"));
-    if (file.has("added_tokens")) {
-      added = AddedTokens(file.get("added_tokens"), file.where() + ": added_tokens", normalizer, vocabulary);
-    }
-    if (file.has("post_processor")) read_post_processor(file.object("post_processor"), vocabulary, around);
+TokenizerParts::TokenizerParts(const Fields& file) : TokenizerParts(read_model(file.object("model"))) {
+  if (file.has("normalizer")) normalizer = Normalizer(file.object("normalizer"));
+  if (file.has("pre_tokenizer")) pre_tokenizer = PreTokenizer(file.object("pre_tokenizer"));
+  if (file.has("decoder")) decoder = Decoder(file.object("decoder"));
+  if (file.has("added_tokens")) {
+    added = AddedTokens(file.get("added_tokens"), file.where() + ": added_tokens", normalizer, vocabulary);
   }
+  if (file.has("post_processor")) read_post_processor(file.object("post_processor"), vocabulary, before, after);
+}
 
-  void check(std::int32_t id) const {
-    expects(id >= 0 && id < vocabulary.size(), [&] {
-      return "token id " + std::to_string(id) + " is not in the vocabulary; valid ids are 0 to " + std::to_string(vocabulary.size() - 1);
-    });
-  }
-};
-
-Tokenizer::Tokenizer(std::unique_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+Tokenizer::Tokenizer(std::unique_ptr<const TokenizerParts> parts) : parts_(std::move(parts)) {}
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
-  const auto path = folder / "tokenizer.json";
-  if (!is_there(path)) bad_file(folder.string() + " has no tokenizer.json");
-  const Json document = read_json(path, max_tokenizer_bytes);
-  const Fields file(document, path.string());
-  return Tokenizer(std::make_unique<const Parts>(file, read_model(file.object("model"))));
+Tokenizer Tokenizer::load(const std::filesystem::path& path) {
+  if (is_gguf_path(path)) {
+    const auto parts = open_gguf_parts(path);  // the first has the metadata
+    return from_gguf(parts[0].metadata());
+  }
+  const auto file = path / "tokenizer.json";
+  if (!is_there(file)) bad_file(path.string() + " has no tokenizer.json");
+  const Json document = read_json(file, max_tokenizer_bytes);
+  return Tokenizer(std::make_unique<const TokenizerParts>(Fields(document, file.string())));
 }
 
 Tokenizer Tokenizer::parse(std::string_view json, const std::string& origin) {
   const Json document = parse_json(json, origin);
-  const Fields file(document, origin);
-  return Tokenizer(std::make_unique<const Parts>(file, read_model(file.object("model"))));
+  return Tokenizer(std::make_unique<const TokenizerParts>(Fields(document, origin)));
 }
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_special) const {
@@ -126,7 +104,7 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_spec
   }
   const auto& parts = *parts_;
   std::vector<std::int32_t> ids;
-  if (add_special) ids = parts.around.before;
+  if (add_special) ids = parts.before;
   for (const auto& raw : parts.added.split_raw(text)) {
     if (raw.id >= 0) {
       ids.push_back(raw.id);
@@ -144,7 +122,7 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_spec
       }
     }
   }
-  if (add_special) ids.insert(ids.end(), parts.around.after.begin(), parts.around.after.end());
+  if (add_special) ids.insert(ids.end(), parts.after.begin(), parts.after.end());
   return ids;
 }
 

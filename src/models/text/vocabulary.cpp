@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "unicode.hpp"
+
 namespace troika::models {
 namespace {
 
@@ -23,6 +25,26 @@ Vocabulary::Vocabulary(const Fields& owner, const char* key) {
       to_integer(value, 0, limit, vocab.where() + ": the id of " + in_quotes(token));
     }
     add(token, static_cast<std::int32_t>(value.get<std::int64_t>()), vocab.where());
+  }
+}
+
+Vocabulary::Vocabulary(std::span<const std::string_view> tokens, const std::string& where) {
+  ids_.reserve(tokens.size());
+  tokens_.resize(tokens.size());
+  known_.resize(tokens.size());
+  for (std::size_t id = 0; id < tokens.size(); ++id) {
+    const auto token = tokens[id];
+    if (token.empty()) continue;
+    if (unicode::find_invalid(token) != unicode::npos) {
+      bad_file(where + ": token " + std::to_string(id) + ", " + in_quotes(token) + ", is not UTF-8");
+    }
+    const auto [at, inserted] = ids_.try_emplace(std::string(token), static_cast<std::int32_t>(id));
+    if (!inserted) {
+      bad_file(where + ": the token " + in_quotes(token) + " has the ids " + std::to_string(at->second) + " and " + std::to_string(id));
+    }
+    tokens_[id] = token;
+    known_[id] = true;
+    longest_ = std::max(longest_, token.size());
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -24,6 +25,10 @@ class Vocabulary {
   Vocabulary() = default;
   // {"token": id, ...}. Error{bad_file} for ids that are not, appear twice, or leave a file of this size far behind.
   Vocabulary(const Fields& owner, const char* key);
+
+  // Tokens in the order of their ids. An empty one is none: its id belongs to no token. Error{bad_file} for tokens that are
+  // not UTF-8, or appear twice.
+  Vocabulary(std::span<const std::string_view> tokens, const std::string& where);
 
   // Also accepts a pair that is already there. Error{bad_file} when token or id belongs to another.
   void add(const std::string& token, std::int32_t id, const std::string& where);

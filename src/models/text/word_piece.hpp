@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "vocabulary.hpp"
@@ -14,6 +15,9 @@ namespace troika::models {
 class WordPiece {
  public:
   explicit WordPiece(const Fields& model);
+  // Pieces that continue a word begin with "##"; words of more than 100 characters are unknown.
+  WordPiece(Vocabulary vocabulary, std::int32_t unknown)
+      : vocabulary_(std::move(vocabulary)), prefix_("##"), unknown_(unknown) {}
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
@@ -21,7 +25,7 @@ class WordPiece {
  private:
   Vocabulary vocabulary_;
   std::string prefix_;
-  std::size_t max_characters_;
+  std::size_t max_characters_ = 100;
   std::int32_t unknown_;
 };
 

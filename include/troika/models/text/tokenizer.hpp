@@ -12,16 +12,20 @@
 
 namespace troika::models {
 
-// Text to token ids and back, as the `tokenizer.json` of a Hugging Face folder says: byte-level BPE (GPT-2, Llama 3,
-// Qwen), SentencePiece-style BPE with byte fallback (Llama 2, Mistral) and WordPiece (BERT). Its padding and truncation
-// sections are not applied: how long a text may be is the model's business.
+class GgufMetadata;
+struct TokenizerParts;
+
+// Text to token ids and back, as the `tokenizer.json` of a Hugging Face folder or the metadata of a GGUF file say:
+// byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, Tekken), SentencePiece-style BPE with byte fallback (Llama 2, Mistral) and
+// WordPiece (BERT). Padding and truncation sections are not applied: how long a text may be is the model's business.
 //
 // Moves only. Const members may be called from any number of threads at once.
 class Tokenizer {
  public:
-  // Reads tokenizer.json in the folder. Error{bad_file} names file, field and what is wrong; Error{unsupported} the kind
-  // of component that is not built, and those that are.
-  static Tokenizer load(const std::filesystem::path& folder);
+  // Reads tokenizer.json in the folder, or the GGUF file. Error{bad_file} names file, field and what is wrong;
+  // Error{unsupported} the kind of component that is not built, and those that are.
+  static Tokenizer load(const std::filesystem::path& path);
+  static Tokenizer from_gguf(const GgufMetadata& metadata);
   // The text of a tokenizer.json; `origin` stands for the file in messages.
   static Tokenizer parse(std::string_view json, const std::string& origin = "tokenizer.json");
 
@@ -44,9 +48,8 @@ class Tokenizer {
   bool is_special(std::int32_t id) const;
 
  private:
-  struct Parts;
-  explicit Tokenizer(std::unique_ptr<const Parts> parts);
-  std::unique_ptr<const Parts> parts_;
+  explicit Tokenizer(std::unique_ptr<const TokenizerParts> parts);
+  std::unique_ptr<const TokenizerParts> parts_;
 };
 
 }  // namespace troika::models
