@@ -28,8 +28,16 @@ DTensor<float, Replicate, HostDevice> filled(HostDevice& device, const Shape& sh
 TEST_CASE("stages fold from left to right, with the stream or without") {
   const auto results = spmd(3, [](auto& pipeline) {
     using X = DTensor<float, Replicate, HostDevice>;
-    const auto plus_one = [](X&& x, auto&) { for (auto& v : x.local().span()) v += 1; return std::move(x); };
-    const auto twice = [](X&& x) { for (auto& v : x.local().span()) v *= 2; return std::move(x); };
+    const auto plus_one = [](X&& x, auto&) {
+      const auto values = x.local().span();
+      for (auto& v : values) v += 1;
+      return std::move(x);
+    };
+    const auto twice = [](X&& x) {
+      const auto values = x.local().span();
+      for (auto& v : values) v *= 2;
+      return std::move(x);
+    };
     auto y = pipeline.run(filled(pipeline.device(), {2, 2}, 3), plus_one, twice, plus_one);
     return y.values()[3];
   });
