@@ -73,9 +73,10 @@ struct PairDots {
       if (m <= M / 2) return multiply<M / 2>(m, x, w, n, k, y, y_step, bias);
     }
     constexpr std::int64_t together = weights_at_once<CpuLevel::avx512>(M);
-    for (std::int64_t j = 0; j < n; j += together) {
-      Pairs::multiply_few<M, together>(x, m, w.at(j, 0), w.row_step, std::min(together, n - j), k, y + j, y_step,
-                                       bias ? bias + j : bias);
+    const std::int64_t apart = (n + together - 1) / together;
+    for (std::int64_t j = 0; j < apart; ++j) {
+      Pairs::multiply_few<M, together>(x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart, k, y + j,
+                                       y_step, bias ? bias + j : bias);
     }
   }
 };

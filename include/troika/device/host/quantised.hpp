@@ -39,8 +39,13 @@ void pack(QuantisedRows from, std::int64_t rows, std::int64_t k, float* to) {
     const std::int64_t count = std::min<std::int64_t>(panel, rows - i);
     for (std::int64_t p = 0; p < k; p += piece) {
       const std::int64_t some = std::min(piece, k - p);
-      for (std::int64_t j = 0; j < count; ++j)
-        expand<Product::level>(from.type, from.at(i + j, p), some, floats + j * apart);
+      for (std::int64_t j = 0; j < count; ++j) {
+        const auto* const blocks = from.at(i + j, p);
+        for (std::size_t ahead = row_bytes(from.type, piece), line = 0; line < ahead; line += 64) {
+          __builtin_prefetch(blocks + ahead + line);  // of the next piece
+        }
+        expand<Product::level>(from.type, blocks, some, floats + j * apart);
+      }
       pack<Product, panel>(Operand<float>{floats, apart}, count, some, to);
       to += panel * (some / Product::lane);
     }
@@ -81,7 +86,7 @@ struct ExpandedDots : FloatDots<L> {
 template <WeightType type>
 struct ByteRows {
   static constexpr int most = 8;
-  static constexpr std::int64_t limit = 32;
+  static constexpr std::int64_t limit = 24;
 
   static std::int64_t size(std::int64_t padded, std::int64_t k) { return ByteDots<type>::size(padded, k); }
   static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k,
@@ -95,9 +100,10 @@ struct ByteRows {
       if (m <= M / 2) return multiply<M / 2>(m, x, w, n, k, y, y_step, bias);
     }
     constexpr std::int64_t together = M <= 4 ? 4 : 2;
-    for (std::int64_t j = 0; j < n; j += together) {
-      ByteDots<type>::template multiply<M, together>(x, m, w.at(j, 0), w.row_step, std::min(together, n - j), k, y + j,
-                                                     y_step, bias ? bias + j : bias);
+    const std::int64_t apart = (n + together - 1) / together;
+    for (std::int64_t j = 0; j < apart; ++j) {
+      ByteDots<type>::template multiply<M, together>(x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart,
+                                                     k, y + j, y_step, bias ? bias + j : bias);
     }
   }
 };

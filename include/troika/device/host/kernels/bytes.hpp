@@ -53,44 +53,55 @@ struct ByteDots {
   }
   static constexpr __mmask16 all = 0xffff;
 
-  // y(i, j) = x(i, .) w(j, .) + bias(j) for i < rows <= M, j < columns <= N, with x as prepared for M rows. w_step is
-  // in bytes.
+  // y(i, j * apart) = x(i, .) w(j * apart, .) + bias(j * apart) for i < rows <= M, j < columns <= N, with x as prepared
+  // for M rows. w_step is in bytes. Each of the N streams goes on in the next row of w, so that what is fetched ahead
+  // at the end of a row is needed.
   template <int M, int N>
   TROIKA_TARGET static void multiply(const float* x, std::int64_t rows, const std::byte* w, std::int64_t w_step,
-                                     std::int64_t columns, std::int64_t k, float* y, std::int64_t y_step,
-                                     const float* bias) {
-    constexpr std::size_t block = layout_of(type).bytes;
+                                     std::int64_t apart, std::int64_t columns, std::int64_t k, float* y,
+                                     std::int64_t y_step, const float* bias) {
+    constexpr std::size_t block = layout_of(type).bytes, ahead = 1024;
     const float* scales_of_x = x + M * (k / 32) * 16;
     __m256 sum[M][N];
     const std::byte* from[N];
     GroupScales scales[N];
     TROIKA_UNROLL
     for (int j = 0; j < N; ++j) {
-      from[j] = w + (j < columns ? j : columns - 1) * w_step;
+      from[j] = w + (j < columns ? j : columns - 1) * apart * w_step;
       TROIKA_UNROLL
       for (int i = 0; i < M; ++i) sum[i][j] = _mm256_setzero_ps();
     }
     for (std::int64_t p = 0; p < k; p += layout_of(type).block) {
       TROIKA_UNROLL
-      for (int j = 0; j < N; ++j) Group::prepare(from[j], scales[j]);
+      for (int j = 0; j < N; ++j) {
+        Group::prepare(from[j], scales[j]);
+        TROIKA_UNROLL
+        for (std::size_t line = 0; line < block; line += 64) {
+          _mm_prefetch(reinterpret_cast<const char*>(from[j]) + ahead + line, _MM_HINT_T0);
+        }
+      }
       TROIKA_UNROLL
       for (int g = 0; g < Group::groups; ++g, x += M * 16, scales_of_x += M) {
+        __m256i bytes[N];
+        __m256 scale[N], minimum[N] = {};
         TROIKA_UNROLL
         for (int j = 0; j < N; ++j) {
-          const __m256i bytes = Group::bytes(from[j], g);
-          const __m256 scale = Group::scale(from[j], scales[j], g);
-          __m256 minimum = {};
-          if constexpr (Group::has_minimum) minimum = Group::minimum(from[j], scales[j], g);
+          bytes[j] = Group::bytes(from[j], g);
+          scale[j] = Group::scale(from[j], scales[j], g);
+          if constexpr (Group::has_minimum) minimum[j] = Group::minimum(from[j], scales[j], g);
+        }
+        TROIKA_UNROLL
+        for (int i = 0; i < M; ++i) {
+          const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 16 * i));
+          const __m256 sums = _mm256_loadu_ps(x + 16 * i + 8), scale_of_x = _mm256_broadcast_ss(scales_of_x + i);
           TROIKA_UNROLL
-          for (int i = 0; i < M; ++i) {
-            const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 16 * i));
-            const __m256 dot = _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), bytes, q));
-            const __m256 sums = _mm256_loadu_ps(x + 16 * i + 8), scale_of_x = _mm256_broadcast_ss(scales_of_x + i);
+          for (int j = 0; j < N; ++j) {
+            const __m256 dot = _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), bytes[j], q));
             if constexpr (Group::has_minimum) {
-              sum[i][j] = _mm256_fmadd_ps(dot * scale_of_x, scale, sum[i][j]);
-              sum[i][j] = _mm256_fnmadd_ps(sums, minimum, sum[i][j]);
+              sum[i][j] = _mm256_fmadd_ps(dot * scale_of_x, scale[j], sum[i][j]);
+              sum[i][j] = _mm256_fnmadd_ps(sums, minimum[j], sum[i][j]);
             } else {
-              sum[i][j] = _mm256_fmadd_ps(_mm256_fmadd_ps(dot, scale_of_x, sums), scale, sum[i][j]);
+              sum[i][j] = _mm256_fmadd_ps(_mm256_fmadd_ps(dot, scale_of_x, sums), scale[j], sum[i][j]);
             }
           }
         }
@@ -98,10 +109,15 @@ struct ByteDots {
       TROIKA_UNROLL
       for (int j = 0; j < N; ++j) from[j] += block;
     }
+    float totals[M][N];
+    TROIKA_UNROLL
+    for (int i = 0; i < M; ++i) {
+      TROIKA_UNROLL
+      for (int j = 0; j < N; ++j) totals[i][j] = Vector<CpuLevel::avx2>::sum(sum[i][j]);
+    }
     for (std::int64_t i = 0; i < rows; ++i) {
       for (std::int64_t j = 0; j < columns; ++j) {
-        const float total = Vector<CpuLevel::avx2>::sum(sum[i][j]);
-        y[i * y_step + j] = bias ? total + bias[j] : total;
+        y[i * y_step + j * apart] = bias ? totals[i][j] + bias[j * apart] : totals[i][j];
       }
     }
   }

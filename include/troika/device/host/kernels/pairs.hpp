@@ -134,15 +134,16 @@ struct Pairs : Tiles<CpuLevel::avx512> {
       }
     }
   }
+  // y(i, j * apart) = x(i, .) w(j * apart, .) + bias(j * apart), as ByteDots<>::multiply.
   template <int M, int N>
   TROIKA_TARGET static void multiply_few(const float* x, std::int64_t count, const bf16* w, std::int64_t w_step,
-                                         std::int64_t some_columns, std::int64_t k, float* y, std::int64_t y_step,
-                                         const float* bias) {
+                                         std::int64_t apart, std::int64_t some_columns, std::int64_t k, float* y,
+                                         std::int64_t y_step, const float* bias) {
     F sums[M][N];
     const bf16* from[N];
     TROIKA_UNROLL
     for (int j = 0; j < N; ++j) {
-      from[j] = w + (j < some_columns ? j : some_columns - 1) * w_step;
+      from[j] = w + (j < some_columns ? j : some_columns - 1) * apart * w_step;
       TROIKA_UNROLL
       for (int i = 0; i < M; ++i) sums[i][j] = zero();
     }
@@ -150,7 +151,10 @@ struct Pairs : Tiles<CpuLevel::avx512> {
     for (; p + 32 <= k; p += 32, x += M * 16) {
       F wide[N];
       TROIKA_UNROLL
-      for (int j = 0; j < N; ++j) wide[j] = pairs(from[j] + p);
+      for (int j = 0; j < N; ++j) {
+        wide[j] = pairs(from[j] + p);
+        _mm_prefetch(reinterpret_cast<const char*>(from[j] + p) + 2048, _MM_HINT_T0);
+      }
       TROIKA_UNROLL
       for (int i = 0; i < M; ++i) {
         const F xi = load(x + i * 16);
@@ -173,7 +177,9 @@ struct Pairs : Tiles<CpuLevel::avx512> {
       for (int j = 0; j < N; ++j) totals[i][j] = sum(sums[i][j]);
     }
     for (std::int64_t i = 0; i < count; ++i) {
-      for (std::int64_t j = 0; j < some_columns; ++j) y[i * y_step + j] = bias ? totals[i][j] + bias[j] : totals[i][j];
+      for (std::int64_t j = 0; j < some_columns; ++j) {
+        y[i * y_step + j * apart] = bias ? totals[i][j] + bias[j * apart] : totals[i][j];
+      }
     }
   }
 };
