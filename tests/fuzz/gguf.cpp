@@ -13,6 +13,7 @@
 #include <troika/core/error.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/models/files/weights.hpp>
+#include <troika/models/text/chat.hpp>
 #include <troika/models/text/tokenizer.hpp>
 
 namespace {
@@ -92,6 +93,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     read_file(path, size);  // what this refuses, the others refuse too
     tolerated([&] { (void)ModelConfig::load(path); });
     tolerated([&] { read_weights(path); });
+    tolerated([&] { (void)ChatTemplate::load(path).render(std::vector<ChatMessage>{{"user", "a"}}); });
     use_tokenizer(path);
   });
   return 0;

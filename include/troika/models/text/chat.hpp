@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace troika::models {
+
+struct ChatMessage {
+  std::string role;  // "system", "user" or "assistant"
+  std::string content;
+};
+
+enum class ChatFamily : std::uint8_t { llama3, chatml, mistral };
+
+constexpr std::string_view to_string(ChatFamily family) {
+  constexpr std::string_view names[] = {"llama3", "chatml", "mistral"};
+  return names[static_cast<std::size_t>(family)];
+}
+
+// How a model wants a conversation written down. Models say it by a program, a Jinja template; troika does not run it,
+// but recognises the families that it knows and the points in which their members differ. Tools are not rendered.
+//
+// Encode what is rendered without add_special: it has its own BOS. Content that spells a special token becomes that
+// token.
+class ChatTemplate {
+ public:
+  // Of a GGUF file, or a folder with chat_template.jinja or tokenizer_config.json. Error{bad_file} when there is none;
+  // Error{unsupported} names the families that are known.
+  static ChatTemplate load(const std::filesystem::path& path);
+  // The text of a template, and how BOS and EOS are spelled.
+  static ChatTemplate recognise(std::string_view text, std::string bos, std::string eos,
+                                const std::string& origin = "the chat template");
+
+  ChatFamily family() const { return family_; }
+  // With the beginning of the answer, where the family has one. Error{invalid_argument} for roles or an order that the
+  // family does not have.
+  std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt = true) const;
+
+ private:
+  std::string llama3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  std::string chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  std::string mistral(std::span<const ChatMessage> messages) const;
+  void recognise_mistral(std::string_view text, const std::string& origin);
+
+  ChatFamily family_ = ChatFamily::chatml;
+  std::string bos_, eos_;                      // empty where the template does not write them
+  std::string default_system_;                 // chatml: where a conversation has none
+  std::string system_prefix_;                  // llama3: what is before the system message, which is then always there
+  bool strip_thoughts_ = false;                // chatml: answers are kept without their <think>...</think>
+  std::string open_, close_, before_, after_;  // mistral: around the user's content, around an answer
+  bool trim_ = false;                          // mistral: of answers
+  enum class System : std::uint8_t {
+    none,
+    first,
+    last
+  } system_ = System::none;  // mistral: the user's message that it joins
+};
+
+}  // namespace troika::models

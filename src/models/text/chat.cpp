@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <troika/models/text/chat.hpp>
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <optional>
+
+#include <troika/models/files/gguf.hpp>
+
+#include "../json.hpp"
+#include "unicode.hpp"
+
+namespace troika::models {
+namespace {
+
+constexpr std::size_t max_template_bytes = std::size_t{1} << 20;
+
+bool has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+
+[[noreturn]] void unknown(const std::string& origin) {
+  unsupported(origin + " is not one that troika knows; known are those of the families llama3, chatml, mistral");
+}
+
+// Templates quote strings in either way.
+std::string single_quoted(std::string_view text) {
+  std::string out(text);
+  std::ranges::replace(out, '"', '\'');
+  return out;
+}
+
+// The one of these that the text has; none when it has several or none.
+template <std::size_t N>
+std::optional<std::string> only(std::string_view text, const std::array<std::string_view, N>& candidates) {
+  std::optional<std::string> found;
+  for (const auto candidate : candidates) {
+    if (!has(text, "'" + std::string(candidate) + "'")) continue;
+    if (found) return std::nullopt;
+    found = candidate;
+  }
+  return found;
+}
+
+// What a template writes between "<|im_start|>system\n" and "<|im_end|>" within one string: the system message of a
+// conversation without one. Line ends may be spelled \n in it.
+std::string default_system_of(std::string_view text) {
+  constexpr std::string_view begin = "<|im_start|>system";
+  for (auto at = text.find(begin); at != std::string_view::npos; at = text.find(begin, at + 1)) {
+    auto rest = text.substr(at + begin.size());
+    if (!rest.starts_with("\\n") && !rest.starts_with('\n')) continue;
+    rest.remove_prefix(rest[0] == '\n' ? 1 : 2);
+    const auto end = rest.find("<|im_end|>"), quote = rest.find_first_of("'\"");
+    if (end == 0 || end == std::string_view::npos || quote < end) continue;
+    std::string message(rest.substr(0, end));
+    for (auto line = message.find("\\n"); line != std::string::npos; line = message.find("\\n", line + 1))
+      message.replace(line, 2, "\n");
+    return message;
+  }
+  return {};
+}
+
+std::string trimmed(const std::string& text) { return std::string(unicode::strip(text, true, true)); }
+
+void check(const ChatMessage& message, std::size_t at) {
+  const bool known = message.role == "user" || message.role == "assistant" || (message.role == "system" && at == 0);
+  expects(known, [&] {
+    return "message " + std::to_string(at) + " has the role " + in_quotes(message.role) +
+           "; valid are user and assistant, and system for the first";
+  });
+}
+
+std::string token_of(const Fields& config, const char* key) {
+  const Json* token = config.find(key);
+  if (token == nullptr) return {};
+  return token->is_object() ? config.object(key).string("content") : config.string(key);
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  if (file.size() > max_template_bytes)
+    bad_file(path.string() + " has more than " + std::to_string(max_template_bytes) + " bytes");
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.size()};
+}
+
+std::string gguf_token(const GgufMetadata& metadata, const char* key) {
+  const auto tokens = metadata.strings("tokenizer.ggml.tokens");
+  const auto id = metadata.contains(key) ? metadata.integer(key, 0, std::ssize(tokens) - 1) : -1;
+  return id < 0 ? std::string() : std::string(tokens[static_cast<std::size_t>(id)]);
+}
+
+}  // namespace
+
+ChatTemplate ChatTemplate::load(const std::filesystem::path& path) {
+  if (is_gguf_path(path)) {
+    const auto parts = open_gguf_parts(path);
+    const auto& metadata = parts[0].metadata();
+    constexpr const char* key = "tokenizer.chat_template";
+    const auto text = metadata.string(key);
+    return recognise(text, gguf_token(metadata, "tokenizer.ggml.bos_token_id"),
+                     gguf_token(metadata, "tokenizer.ggml.eos_token_id"),
+                     metadata.origin() + ": the key " + in_quotes(key));
+  }
+  const auto file = path / "chat_template.jinja", list = path / "tokenizer_config.json";
+  if (!is_there(list))
+    bad_file(path.string() + " has no tokenizer_config.json, which has the chat template and its tokens");
+  const Json document = read_json(list, std::size_t{16} << 20);
+  const Fields config(document, list.string());
+  const bool apart = is_there(file);
+  const auto text = apart ? read_text(file) : config.string("chat_template");
+  return recognise(text, token_of(config, "bos_token"), token_of(config, "eos_token"),
+                   apart ? file.string() : list.string() + ": chat_template");
+}
+
+ChatTemplate ChatTemplate::recognise(std::string_view text, std::string bos, std::string eos,
+                                     const std::string& origin) {
+  ChatTemplate chat;
+  chat.bos_ = has(text, "bos_token") ? std::move(bos) : std::string();
+  chat.eos_ = std::move(eos);
+  if (has(text, "<|start_header_id|>") && has(text, "<|end_header_id|>") && has(text, "<|eot_id|>")) {
+    chat.family_ = ChatFamily::llama3;
+    if (has(text, "Cutting Knowledge Date")) {
+      // The date is the one that these templates have where nobody gives them another.
+      if (!has(text, "26 Jul 2024") || !has(text, "December 2023")) unknown(origin);
+      chat.system_prefix_ = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+    }
+  } else if (has(text, "<|im_start|>") && has(text, "<|im_end|>") && !has(text, "<|im_sep|>")) {
+    chat.family_ = ChatFamily::chatml;
+    chat.default_system_ = default_system_of(text);
+    chat.strip_thoughts_ = has(text, "</think>");
+  } else if (has(text, "[INST]") && !has(text, "<<SYS>>") && !has(text, "[SYSTEM_PROMPT]")) {
+    chat.family_ = ChatFamily::mistral;
+    chat.recognise_mistral(text, origin);
+  } else {
+    unknown(origin);
+  }
+  return chat;
+}
+
+void ChatTemplate::recognise_mistral(std::string_view text, const std::string& origin) {
+  const auto quoted = single_quoted(text);
+  const auto open = only(quoted, std::array<std::string_view, 4>{"[INST] ", "[INST]", " [INST] ", " [INST]"});
+  const auto close = only(quoted, std::array<std::string_view, 2>{" [/INST]", "[/INST]"});
+  if (!open || !close) unknown(origin);
+  open_ = *open;
+  close_ = *close;
+
+  struct Answer {
+    std::string_view text, before, after;
+    bool trim;
+  };
+  constexpr Answer answers[] = {{"' ' + message['content'] + eos_token", " ", "", false},
+                                {"' ' + message['content']|trim + eos_token", " ", "", true},
+                                {"message['content'] + eos_token + ' '", "", " ", false},
+                                {"message['content']|trim + eos_token", "", "", true},
+                                {"message['content'] + eos_token", "", "", false}};
+  const auto* answer = std::ranges::find_if(answers, [&](const Answer& a) { return has(quoted, a.text); });
+  if (answer == std::end(answers)) unknown(origin);
+  before_ = answer->before;
+  after_ = answer->after;
+  trim_ = answer->trim;
+  if (has(quoted, "loop.last and system_message"))
+    system_ = System::last;
+  else if (has(quoted, "loop.first and system_message"))
+    system_ = System::first;
+}
+
+std::string ChatTemplate::render(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
+  expects(!messages.empty(), "a conversation has at least one message");
+  for (std::size_t i = 0; i < messages.size(); ++i) check(messages[i], i);
+  switch (family_) {
+    case ChatFamily::llama3: return llama3(messages, add_generation_prompt);
+    case ChatFamily::mistral: return mistral(messages);
+    case ChatFamily::chatml: break;
+  }
+  return chatml(messages, add_generation_prompt);
+}
+
+std::string ChatTemplate::llama3(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
+  std::string text = bos_;
+  const auto header = [](const std::string& role) { return "<|start_header_id|>" + role + "<|end_header_id|>\n\n"; };
+  if (!system_prefix_.empty()) {
+    const bool given = messages[0].role == "system";
+    text += header("system") + system_prefix_ + (given ? trimmed(messages[0].content) : "") + "<|eot_id|>";
+    if (given) messages = messages.subspan(1);
+  }
+  for (const auto& message : messages) text += header(message.role) + trimmed(message.content) + "<|eot_id|>";
+  return add_generation_prompt ? text + header("assistant") : text;
+}
+
+std::string ChatTemplate::chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
+  std::string text = bos_;
+  const auto add = [&](const std::string& role, std::string_view content) {
+    text += "<|im_start|>" + role + "\n";
+    text += content;
+    text += "<|im_end|>\n";
+  };
+  // Thoughts belong to the answer that they led to: those after the last question would be kept.
+  expects(!strip_thoughts_ || messages.back().role != "assistant",
+          "this model's template keeps thoughts apart from answers, so a conversation cannot end with an answer");
+  if (messages[0].role != "system" && !default_system_.empty()) add("system", default_system_);
+  for (const auto& message : messages) {
+    std::string_view content = message.content;
+    if (strip_thoughts_ && message.role == "assistant") {
+      constexpr std::string_view end = "</think>";
+      if (const auto at = content.rfind(end); at != std::string_view::npos) content.remove_prefix(at + end.size());
+      while (content.starts_with('\n')) content.remove_prefix(1);
+    }
+    add(message.role, content);
+  }
+  return add_generation_prompt ? text + "<|im_start|>assistant\n" : text;
+}
+
+std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
+  std::string system;
+  if (messages[0].role == "system") {
+    expects(system_ != System::none, "this model's template has no place for a system message");
+    system = messages[0].content + "\n\n";
+    messages = messages.subspan(1);
+  }
+  std::string text = bos_;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    const auto& [role, content] = messages[i];
+    expects(role == (i % 2 == 0 ? "user" : "assistant"), [&] {
+      return "message " + std::to_string(i) + " after the system's is the " + role +
+             "'s; this family alternates user and assistant";
+    });
+    if (role == "user") {
+      const bool here = system_ == System::last ? i + 1 == messages.size() : i == 0;
+      text += open_ + (here ? system : "") + content + close_;
+    } else {
+      text += before_ + (trim_ ? trimmed(content) : content) + eos_ + after_;
+    }
+  }
+  return text;
+}
+
+}  // namespace troika::models
