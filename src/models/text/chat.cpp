@@ -219,7 +219,7 @@ std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
   }
   std::string text = bos_;
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    const auto& [role, content] = messages[i];
+    const std::string &role = messages[i].role, &content = messages[i].content;  // clang 14 captures no bindings
     expects(role == (i % 2 == 0 ? "user" : "assistant"), [&] {
       return "message " + std::to_string(i) + " after the system's is the " + role +
              "'s; this family alternates user and assistant";
