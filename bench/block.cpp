@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // One Llama block on ranks of one core each: time by tokens, type of the weights and world size.
 //
-//   block/WIDTH/DTYPE/TOKENS/RANKS
+//   block/WIDTH/TYPE/TOKENS/RANKS
 //
 // WIDTH is the hidden size; heads are 64 wide, 4 of them share a KV head, the MLP is 4 times as wide. A prompt of many
 // tokens begins at position 0; a single token sees 511 before it. all_reduce is the share of rank 0's time in there,
 // waiting for its peer included; of_peak is of the fused multiply-adds that these cores could do.
 // bench/block_pytorch.py puts the times beside those of PyTorch.
 
+#include <cctype>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numeric>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,6 +26,7 @@
 
 #include <troika/communication/communication.hpp>
 #include <troika/communication/threads.hpp>
+#include <troika/core/weight_type.hpp>
 #include <troika/device/host/host.hpp>
 #include <troika/layers/block.hpp>
 #include <troika/scheduling/static_allocation.hpp>
@@ -71,13 +75,20 @@ class Filler {
  public:
   explicit Filler(std::uint64_t seed) : state_(seed) {}
 
-  Weight<HostDevice> weight(HostDevice& device, DType dtype, std::int64_t rows, std::int64_t columns) {
-    Weight<HostDevice> weight(device, dtype, {rows, columns});
+  Weight<HostDevice> weight(HostDevice& device, WeightType type, std::int64_t rows, std::int64_t columns) {
+    Weight<HostDevice> weight(device, type, {rows, columns});
     const float scale = 1.7f / std::sqrt(static_cast<float>(columns));
-    visit(dtype, [&]<class W>(W) {
+    const auto fill = [&]<class W>(W*) {
       auto* const data = reinterpret_cast<W*>(weight.data());
-      if constexpr (WeightElement<W>) for (std::int64_t i = 0; i < rows * columns; ++i) data[i] = W(scale * next());
-    });
+      for (std::int64_t i = 0; i < rows * columns; ++i) data[i] = W(scale * next());
+    };
+    if (type == WeightType::f32)
+      fill(static_cast<float*>(nullptr));
+    else if (type == WeightType::bf16)
+      fill(static_cast<bf16*>(nullptr));
+    else
+      for (std::size_t i = 0; i < weight.bytes(); ++i)
+        weight.data()[i] = static_cast<std::byte>(scatter() & 0x1f);  // small
     return weight;
   }
   HostTensor<float> tensor(HostDevice& device, Shape shape) {
@@ -87,25 +98,28 @@ class Filler {
   }
 
  private:
-  float next() {  // in [-1, 1)
+  std::uint32_t scatter() {
     state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<float>(static_cast<std::int32_t>(state_ >> 32)) * 0x1p-31f;
+    return static_cast<std::uint32_t>(state_ >> 32);
   }
+  float next() { return static_cast<float>(static_cast<std::int32_t>(scatter())) * 0x1p-31f; }  // in [-1, 1)
   std::uint64_t state_;
 };
 
 template <class Pipeline>
-DecoderBlock<HostDevice> make_block(Pipeline& pipeline, const Sizes& sizes, DType dtype) {
+DecoderBlock<HostDevice> make_block(Pipeline& pipeline, const Sizes& sizes, WeightType type) {
   auto& device = pipeline.device();
   const int rank = pipeline.rank();
   Filler fill(static_cast<std::uint64_t>(rank) + 1);
-  const auto heads = HeadSplit::make(pipeline.shares(), sizes.heads(), sizes.kv_heads(), sizes.head_dim);
-  const auto query = heads.query_features(), kv = heads.kv_features(), wide = pipeline.partition(sizes.intermediate());
+  const auto heads =
+      HeadSplit::make(pipeline.shares(), sizes.heads(), sizes.kv_heads(), sizes.head_dim, layout_of(type).block);
+  const auto query = heads.query_features(), kv = heads.kv_features(),
+             wide = pipeline.partition(sizes.intermediate(), layout_of(type).block);
   const auto column = [&](const Partition& rows) {
-    return ColumnParallelLinear<HostDevice>(fill.weight(device, dtype, rows[rank].size(), sizes.hidden), rows, rank);
+    return ColumnParallelLinear<HostDevice>(fill.weight(device, type, rows[rank].size(), sizes.hidden), rows, rank);
   };
   const auto row = [&](const Partition& columns) {
-    return RowParallelLinear<HostDevice>(fill.weight(device, dtype, sizes.hidden, columns[rank].size()), columns, rank);
+    return RowParallelLinear<HostDevice>(fill.weight(device, type, sizes.hidden, columns[rank].size()), columns, rank);
   };
   const auto norm = [&] {
     HostTensor<float> ones(device, {sizes.hidden});
@@ -121,9 +135,9 @@ DecoderBlock<HostDevice> make_block(Pipeline& pipeline, const Sizes& sizes, DTyp
 
 // What rank 0 measures while the others follow it.
 template <class Pipeline>
-void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, DType dtype) {
+void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, WeightType type) {
   auto& communication = pipeline.communication();
-  const auto block = make_block(pipeline, sizes, dtype);
+  const auto block = make_block(pipeline, sizes, type);
   const auto end = sizes.cached() + sizes.tokens;
   const RotaryTable rotary(end, sizes.head_dim);
   const auto kv_heads = block.attention.heads().kv[pipeline.rank()].size();
@@ -171,7 +185,7 @@ void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, DT
   state.counters["all_reduce"] = communication.seconds / total;
 }
 
-void run_block(benchmark::State& state, Sizes sizes, DType dtype, int ranks) {
+void run_block(benchmark::State& state, Sizes sizes, WeightType type, int ranks) {
   const auto cores = available_cores();
   if (static_cast<int>(cores.size()) < ranks) {
     state.SkipWithError("there are fewer cores than ranks");
@@ -184,8 +198,14 @@ void run_block(benchmark::State& state, Sizes sizes, DType dtype, int ranks) {
     TimedCommunication communication{rank, Threads{}};
     DataSync sync{communication};
     Pipeline pipeline{scheduler, sync, communication};
-    measure(state, pipeline, sizes, dtype);
+    measure(state, pipeline, sizes, type);
   });
+}
+
+std::string lower(std::string_view name) {
+  std::string result(name);
+  for (auto& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return result;
 }
 
 }  // namespace
@@ -194,12 +214,12 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   for (const std::int64_t hidden : {1024, 2048}) {
-    for (const auto dtype : {DType::f32, DType::bf16}) {
+    for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::q8_0, WeightType::q4_0, WeightType::q4_k}) {
       for (const std::int64_t tokens : {1, 128, 512}) {
         for (const int ranks : {1, 2}) {
-          const auto name = "block/" + std::to_string(hidden) + "/" + std::string(to_string(dtype)) + "/" +
+          const auto name = "block/" + std::to_string(hidden) + "/" + lower(to_string(type)) + "/" +
                             std::to_string(tokens) + "/" + std::to_string(ranks);
-          benchmark::RegisterBenchmark(name.c_str(), run_block, Sizes{hidden, tokens}, dtype, ranks)
+          benchmark::RegisterBenchmark(name.c_str(), run_block, Sizes{hidden, tokens}, type, ranks)
               ->UseManualTime()
               ->Unit(benchmark::kMillisecond);
         }
