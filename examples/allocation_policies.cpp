@@ -40,9 +40,11 @@ bool show(const char* name, Allocation allocation) {
 
 int main() {
   std::printf("%-20s %8s %8s %8s %8s %10s\n", "tasks done by", "device 0", "device 1", "device 2", "right", "log lines");
-  const bool right = show("StaticAllocation", troika::StaticAllocation{}) & show("RoundRobin", troika::RoundRobin{}) &
-                     show("RandomAllocation", troika::RandomAllocation{7}) &
-                     show("DynamicAllocation", troika::DynamicAllocation{}) & show("your own", LastDeviceFirst{});
+  bool right = show("StaticAllocation", troika::StaticAllocation{});
+  right &= show("RoundRobin", troika::RoundRobin{});
+  right &= show("RandomAllocation", troika::RandomAllocation{7});
+  right &= show("DynamicAllocation", troika::DynamicAllocation{});
+  right &= show("your own", LastDeviceFirst{});
   std::printf("\nNext: generate, where a real model answers.\n");
   return right ? 0 : 1;
 }
