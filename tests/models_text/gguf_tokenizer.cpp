@@ -78,7 +78,8 @@ GgufBytes bert(const std::string& space) {
                                     {"[UNK]", 0, control},
                                     {space + "un"},
                                     {space.empty() ? "##do" : "do"},
-                                    {space + "!"}});
+                                    {space + "!"},
+                                    {space + "keep", 0, user_defined}});
   return bytes.u32("tokenizer.ggml.unknown_token_id", 2)
       .u32("tokenizer.ggml.bos_token_id", 0)
       .u32("tokenizer.ggml.seperator_token_id", 1);
@@ -158,6 +159,8 @@ TEST_CASE("WordPiece is read with spaces marked, as converters write it, and as 
                            "do\tun",
                            false) == Ids{3, 4, 3});
     CHECK(tokenizer.token_of(4) == "##do");
+    // A token that was added is found as it is spelled, not as a piece of a word.
+    CHECK(tokenizer.encode("keep KEEP", false) == Ids{6, 2});
   }
 }
 
