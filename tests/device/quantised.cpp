@@ -26,9 +26,9 @@ namespace {
 enum class Meets { exact, bytes, pairs };
 
 Meets how(HostDevice& device, CpuLevel level, std::int64_t m) {
-  const bool fast =
-      level == CpuLevel::avx512 && cpu_has_vnni() && cpu_has_bf16() && device.options().precision == Precision::fast;
-  return !fast ? Meets::exact : m <= kernels::ByteRows<WeightType::q4_0>::limit ? Meets::bytes : Meets::pairs;
+  if (level == CpuLevel::plain || device.options().precision == Precision::exact) return Meets::exact;
+  if (m <= kernels::ByteRows<CpuLevel::avx2, WeightType::q4_0>::limit) return Meets::bytes;
+  return level == CpuLevel::avx512 && cpu_has_vnni() && cpu_has_bf16() ? Meets::pairs : Meets::exact;
 }
 
 // Each group of 32 becomes whole multiples of 1/127 of its largest value.

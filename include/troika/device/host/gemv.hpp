@@ -39,6 +39,10 @@ void multiply_few(std::int64_t m, const float* x, const W* w, std::int64_t w_ste
   }
 }
 
+// How far apart in w the streams are that one call reads, so that all end at about the same time. Not a power of two:
+// their rows would push each other out of the caches.
+constexpr std::int64_t rows_apart(std::int64_t n, std::int64_t streams) { return (n + streams - 1) / streams | 1; }
+
 // How some rows meet a matrix: floats with all types.
 template <CpuLevel L>
 struct FloatDots {
@@ -72,9 +76,9 @@ struct PairDots {
     if constexpr (M > 1) {
       if (m <= M / 2) return multiply<M / 2>(m, x, w, n, k, y, y_step, bias);
     }
-    constexpr std::int64_t together = weights_at_once<CpuLevel::avx512>(M);
-    const std::int64_t apart = (n + together - 1) / together;
-    for (std::int64_t j = 0; j < apart; ++j) {
+    constexpr std::int64_t together = M <= 2 ? 4 : weights_at_once<CpuLevel::avx512>(M);
+    const std::int64_t apart = rows_apart(n, together);
+    for (std::int64_t j = 0; j < std::min(apart, n); ++j) {
       Pairs::multiply_few<M, together>(x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart, k, y + j,
                                        y_step, bias ? bias + j : bias);
     }

@@ -34,6 +34,7 @@
 #define TROIKA_TARGET __attribute__((target("avx2,fma,f16c")))
 #include <troika/device/host/kernels/every.hpp>
 #include <troika/device/host/kernels/groups.hpp>
+#include <troika/device/host/kernels/bytes.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
@@ -53,9 +54,11 @@
 #undef TROIKA_TARGET
 
 #define TROIKA_LEVEL avx512
+#define TROIKA_WIDTH 16
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
 #include <troika/device/host/kernels/bytes.hpp>
 #undef TROIKA_LEVEL
+#undef TROIKA_WIDTH
 #undef TROIKA_TARGET
 
 #endif

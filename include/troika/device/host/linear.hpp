@@ -80,9 +80,9 @@ void linear(HostStream& stream, View<const float> x, View<W> w, View<float> y, c
   });
 }
 
-// The same with quantised rows; k is a multiple of the block. Where the device's precision is `fast` and the processor
-// can, a few rows of x are rounded to 8 bits in groups of 32 that share a scale, and more of them, with the weights, to
-// bf16.
+// The same with quantised rows; k is a multiple of the block. Where the device's precision is `fast`, a few rows of x are
+// rounded to 8 bits in groups of 32 that share a scale (AVX2 and up), and more of them, with the weights, to bf16 (where
+// the processor multiplies bf16).
 template <std::same_as<QuantisedView> W>
 void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
             CpuLevel level = cpu_level()) {
@@ -95,11 +95,15 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
   });
   const QuantisedRows rows{w.type, w.data, static_cast<std::int64_t>(row_bytes(w.type, k))};
 #if defined(__x86_64__)
-  if (level == CpuLevel::avx512 && cpu_has_vnni() && cpu_has_bf16() &&
-      stream.device().options().precision == Precision::fast) {
+  if (level != CpuLevel::plain && stream.device().options().precision == Precision::fast) {
     return kernels::with_groups(w.type, [&]<WeightType type>(kernels::Groups<type>) {
-      kernels::multiply_all<kernels::FewRowsOf<kernels::ByteRows<type>>, kernels::PairProduct>(stream, x, rows, y,
-                                                                                               bias);
+      using Vnni = kernels::FewRowsOf<kernels::ByteRows<CpuLevel::avx512, type>>;
+      using Avx2 = kernels::FewRowsOf<kernels::ByteRows<CpuLevel::avx2, type>>;
+      using kernels::FloatProduct, kernels::PairProduct, kernels::multiply_all;
+      if (level == CpuLevel::avx2) return multiply_all<Avx2, FloatProduct<CpuLevel::avx2>>(stream, x, rows, y, bias);
+      if (!cpu_has_vnni()) return multiply_all<Avx2, FloatProduct<CpuLevel::avx512>>(stream, x, rows, y, bias);
+      if (!cpu_has_bf16()) return multiply_all<Vnni, FloatProduct<CpuLevel::avx512>>(stream, x, rows, y, bias);
+      return multiply_all<Vnni, PairProduct>(stream, x, rows, y, bias);
     });
   }
 #endif

@@ -82,16 +82,17 @@ struct ExpandedDots : FloatDots<L> {
 };
 
 #if defined(__x86_64__)
-// Bytes with bytes.
-template <WeightType type>
+// Bytes with bytes. AVX2 has half of the registers, so fewer rows at once.
+template <CpuLevel L, WeightType type>
 struct ByteRows {
-  static constexpr int most = 8;
+  static constexpr bool many = L == CpuLevel::avx512;
+  static constexpr int most = many ? 8 : 4;
   static constexpr std::int64_t limit = 24;
 
-  static std::int64_t size(std::int64_t padded, std::int64_t k) { return ByteDots<type>::size(padded, k); }
+  static std::int64_t size(std::int64_t padded, std::int64_t k) { return ByteDots<L, type>::size(padded, k); }
   static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k,
                       float* to) {
-    ByteDots<type>::prepare(x, x_step, rows, padded, k, to);
+    ByteDots<L, type>::prepare(x, x_step, rows, padded, k, to);
   }
   template <int M = most>
   static void multiply(std::int64_t m, const float* x, QuantisedRows w, std::int64_t n, std::int64_t k, float* y,
@@ -99,11 +100,11 @@ struct ByteRows {
     if constexpr (M > 1) {
       if (m <= M / 2) return multiply<M / 2>(m, x, w, n, k, y, y_step, bias);
     }
-    constexpr std::int64_t together = M <= 4 ? 4 : 2;
-    const std::int64_t apart = (n + together - 1) / together;
-    for (std::int64_t j = 0; j < apart; ++j) {
-      ByteDots<type>::template multiply<M, together>(x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart,
-                                                     k, y + j, y_step, bias ? bias + j : bias);
+    constexpr std::int64_t together = many ? (M <= 4 ? 4 : 2) : 4 / M;
+    const std::int64_t apart = rows_apart(n, together);
+    for (std::int64_t j = 0; j < std::min(apart, n); ++j) {
+      ByteDots<L, type>::template multiply<M, together>(
+          x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart, k, y + j, y_step, bias ? bias + j : bias);
     }
   }
 };

@@ -4,13 +4,30 @@
 #include <troika/device/host/kernels.hpp>
 #else
 
-// Products of quantised weights with activations in 8 bits, with AVX-512 VNNI. One instruction adds four products to
-// each of 8 sums; the sums of a group of 32 are exact, and become floats when they are scaled.
+// Products of quantised weights with activations in 8 bits. AVX-512 VNNI adds four products to each of 8 sums in one
+// instruction, AVX2 takes two or more; the sums of a group of 32 are exact, and become floats when they are scaled.
 namespace troika::kernels {
 
 template <WeightType type>
-struct ByteDots {
+struct ByteDots<CpuLevel::TROIKA_LEVEL, type> {
   using Group = Groups<type>;
+
+  // Sums of four products of unsigned with signed bytes, the latter from -127 to 127.
+  TROIKA_INLINE __m256i fours(__m256i bytes, __m256i q) {
+#if TROIKA_WIDTH == 16
+    return _mm256_dpbusd_epi32(_mm256_setzero_si256(), bytes, q);
+#else
+    const __m256i ones = _mm256_set1_epi16(1);
+    if constexpr (Group::offset < 128) {
+      return _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, q), ones);
+    } else {  // two products of bytes above 127 do not fit in 16 bits
+      const __m256i low = _mm256_and_si256(bytes, _mm256_set1_epi8(127));
+      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 7), _mm256_set1_epi8(1));
+      return _mm256_add_epi32(_mm256_madd_epi16(_mm256_maddubs_epi16(low, q), ones),
+                              _mm256_slli_epi32(_mm256_madd_epi16(_mm256_maddubs_epi16(high, q), ones), 7));
+    }
+#endif
+  }
 
   // Rows of x in 8 bits, group by group: 32 bytes, then the sums of fours of them, times their scale and what they have
   // to be multiplied with: -offset, or the minimum of a group. The scales of all groups follow. In floats.
@@ -20,38 +37,46 @@ struct ByteDots {
   TROIKA_TARGET static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded,
                                     std::int64_t k, float* to) {
     float* scales = to + padded * (k / 32) * 16;
-    const __m512 sign = _mm512_set1_ps(-0.0f);
     for (std::int64_t p = 0; p < k; p += 32) {
       for (std::int64_t i = 0; i < padded; ++i, to += 16, ++scales) {
         if (i >= rows) {
           std::memset(to, 0, 64);
           *scales = 0;
-          continue;
+        } else {
+          *scales = prepare_group(x + i * x_step + p, to);
         }
-        const __m512 a = _mm512_loadu_ps(x + i * x_step + p), b = _mm512_loadu_ps(x + i * x_step + p + 16);
-        const __m512 bare =
-            _mm512_maskz_max_ps(all, _mm512_maskz_andnot_ps(all, sign, a), _mm512_maskz_andnot_ps(all, sign, b));
-        const __m256 half = _mm256_max_ps(__builtin_shufflevector(bare, bare, 0, 1, 2, 3, 4, 5, 6, 7),
-                                          __builtin_shufflevector(bare, bare, 8, 9, 10, 11, 12, 13, 14, 15));
-        const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-        const __m128 pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
-        float most = _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
-        const __m512 strange = a * 0.0f + b * 0.0f;  // the maximum looks away from NaN
-        if (_mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) != 0) most = std::numeric_limits<float>::quiet_NaN();
-        const float scale = most / 127.0f;
-        const __m512 factor = _mm512_set1_ps(scale > 1e-38f ? 127.0f / most : 0.0f);
-        const __m512i low = _mm512_maskz_cvtps_epi32(all, a * factor), high = _mm512_maskz_cvtps_epi32(all, b * factor);
-        const __m256i q =
-            _mm256_set_m128i(_mm512_maskz_cvtsepi32_epi8(all, high), _mm512_maskz_cvtsepi32_epi8(all, low));
-        const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
-        const float times = Group::has_minimum ? scale : -scale * Group::offset;
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), q);
-        _mm256_storeu_ps(to + 8, _mm256_cvtepi32_ps(fours) * times);
-        *scales = scale > 1e-38f || most != most ? scale : 0.0f;
       }
     }
   }
-  static constexpr __mmask16 all = 0xffff;
+  TROIKA_INLINE float prepare_group(const float* x, float* to) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 value[4], most = _mm256_setzero_ps(), strange = _mm256_setzero_ps();  // the maximum looks away from NaN
+    TROIKA_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      value[j] = _mm256_loadu_ps(x + 8 * j);
+      most = _mm256_max_ps(most, _mm256_andnot_ps(sign, value[j]));
+      strange += value[j] * 0.0f;
+    }
+    const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    const __m128 pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    const float largest = _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+    const bool finite = _mm256_movemask_ps(_mm256_cmp_ps(strange, strange, _CMP_UNORD_Q)) == 0;
+    const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : largest > 1e-36f ? largest / 127.0f : 0.0f;
+    const __m256 factor = _mm256_set1_ps(finite && largest > 1e-36f ? 127.0f / largest : 0.0f);
+    __m256i whole[4];
+    TROIKA_UNROLL
+    for (int j = 0; j < 4; ++j) whole[j] = _mm256_cvtps_epi32(value[j] * factor);
+    const __m256i packed =
+        _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+    const __m256i q = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i sums = fours_of_ones(q);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), q);
+    _mm256_storeu_ps(to + 8, _mm256_cvtepi32_ps(sums) * (Group::has_minimum ? scale : -scale * Group::offset));
+    return scale;
+  }
+  TROIKA_INLINE __m256i fours_of_ones(__m256i q) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
+  }
 
   // y(i, j * apart) = x(i, .) w(j * apart, .) + bias(j * apart) for i < rows <= M, j < columns <= N, with x as prepared
   // for M rows. w_step is in bytes. Each of the N streams goes on in the next row of w, so that what is fetched ahead
@@ -96,7 +121,7 @@ struct ByteDots {
           const __m256 sums = _mm256_loadu_ps(x + 16 * i + 8), scale_of_x = _mm256_broadcast_ss(scales_of_x + i);
           TROIKA_UNROLL
           for (int j = 0; j < N; ++j) {
-            const __m256 dot = _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), bytes[j], q));
+            const __m256 dot = _mm256_cvtepi32_ps(fours(bytes[j], q));
             if constexpr (Group::has_minimum) {
               sum[i][j] = _mm256_fmadd_ps(dot * scale_of_x, scale[j], sum[i][j]);
               sum[i][j] = _mm256_fnmadd_ps(sums, minimum[j], sum[i][j]);

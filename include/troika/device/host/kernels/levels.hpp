@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include <troika/core/weight_type.hpp>
 #include <troika/device/host/cpu_features.hpp>
 
 // How the kernels of this folder are made. A function may use an instruction set that the rest of the program was not
@@ -24,6 +25,7 @@ template <CpuLevel L> struct Elementwise;  // one float in, one float out
 template <CpuLevel L> struct Rows;         // work on whole rows: norms, softmax, rotation, largest values
 template <CpuLevel L> struct Tiles;        // matrix times matrix: packing and the inner tile
 template <CpuLevel L> struct Dots;         // a few rows times a matrix that is read once
+template <CpuLevel L, WeightType type> struct ByteDots;  // a few rows in 8 bits times quantised rows
 
 // f(Kernels<level>{}).
 template <template <CpuLevel> class Kernels, class F>

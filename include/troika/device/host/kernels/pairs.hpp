@@ -153,7 +153,7 @@ struct Pairs : Tiles<CpuLevel::avx512> {
       TROIKA_UNROLL
       for (int j = 0; j < N; ++j) {
         wide[j] = pairs(from[j] + p);
-        _mm_prefetch(reinterpret_cast<const char*>(from[j] + p) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(from[j] + p) + 1024, _MM_HINT_T0);
       }
       TROIKA_UNROLL
       for (int i = 0; i < M; ++i) {
