@@ -15,11 +15,11 @@
 
 #include "progress_bar.hpp"
 
-// A Hugging Face folder, opened once for all worlds.
+// A Hugging Face folder or a GGUF file, opened once for all worlds.
 struct OpenModel {
-  explicit OpenModel(const std::string& folder)
-      : config(troika::models::ModelConfig::load(folder)), weights(troika::models::Weights::open(folder)),
-        tokenizer(troika::models::Tokenizer::load(folder)) {}
+  explicit OpenModel(const std::string& path)
+      : config(troika::models::ModelConfig::load(path)), weights(troika::models::Weights::open(path)),
+        tokenizer(troika::models::Tokenizer::load(path)) {}
   troika::models::ModelConfig config;
   troika::models::Weights weights;
   troika::models::Tokenizer tokenizer;
