@@ -3,6 +3,7 @@
 // that the graph demands, in an order that it allows. A seed replays its graph.
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <random>
 #include <string>
@@ -102,6 +103,8 @@ std::string run_graph(Scheduler& scheduler, const std::vector<Plan>& plans, std:
     } catch (const Broken& broken) {
       failed[i] = true;
       blamed = broken.task;
+    } catch (const std::exception& error) {
+      return "task " + std::to_string(i) + " of seed " + std::to_string(seed) + " threw: " + error.what();
     }
     const int device = tasks[i].device();
     const std::string name = "task " + std::to_string(i) + " of seed " + std::to_string(seed);

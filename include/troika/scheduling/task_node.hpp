@@ -101,8 +101,9 @@ class TaskNode : public Job {
       settled = node.next;
       node.drop_callable();
       if (node.outcome == TaskOutcome::skipped || node.outcome == TaskOutcome::cancelled) node.home->note_unrun(node);
-      Link* link = node.dependents_.exchange(node.closed(), std::memory_order_acq_rel);
+      // Finished before closed: who finds the list closed runs at once, and must find this task done.
       if (node.state_.value().exchange(finished, std::memory_order_acq_rel) & awaited) node.state_.wake_all();
+      Link* link = node.dependents_.exchange(node.closed(), std::memory_order_acq_rel);
       while (link) {
         TaskNode& dependent = *link->dependent;
         link = link->next;  // the link may be gone once its task can run
