@@ -6,8 +6,10 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <algorithm>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +26,7 @@ namespace models = troika::models;
 namespace {
 
 struct Arguments {
-  std::string model = TROIKA_MODEL_DIR, prompt, trace, picture = "troika-split.svg";
+  std::string model = TROIKA_MODEL_DIR, prompt, trace, picture = "troika-split.svg", speculate, draft;
   int devices = 0;
   std::vector<double> weights;
   models::GenerateOptions generate;
@@ -144,9 +146,22 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
   const std::string prompt = arguments.prompt.empty() ? "Once upon a time" : arguments.prompt;
   heading("The answer, on " + std::to_string(arguments.devices) + " devices");
   std::printf("%s", prompt.c_str());
+  std::optional<OpenModel> draft;
+  if (!arguments.draft.empty()) {
+    draft.emplace(arguments.draft);
+    models::check_same_vocabulary(model.tokenizer, draft->tokenizer);
+  }
+  const Speculation speculation{arguments.speculate == "lookup", draft ? &*draft : nullptr};
   const auto result = answer(model, {prompt}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
-                             [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace);
+                             [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace,
+                             speculation);
   std::printf("\n\n%zu tokens in %.1f ms, prompt included\n", result.count(), 1e3 * result.seconds);
+  if (speculation.lookup || speculation.draft) {
+    std::printf("%lld of %lld guesses were right (%.0f %%); %lld passes after that of the prompt\n",
+                static_cast<long long>(result.accepted), static_cast<long long>(result.proposed),
+                100.0 * static_cast<double>(result.accepted) / static_cast<double>(std::max<std::int64_t>(result.proposed, 1)),
+                static_cast<long long>(result.steps));
+  }
 }
 
 void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
@@ -179,7 +194,7 @@ int run(const Arguments& arguments) {
   bool right = true;
   if (!model.config.is_decoder()) {
     run_encoder(model, arguments, traced);
-  } else if (arguments.own_model() || !arguments.prompt.empty()) {
+  } else if (arguments.own_model() || !arguments.prompt.empty() || !arguments.speculate.empty() || !arguments.draft.empty()) {
     run_own_decoder(model, arguments, traced);
   } else {
     right = score(model, arguments);
@@ -216,6 +231,9 @@ int main(int argc, char** argv) {
   app.add_option("--top-k", arguments.generate.sampling.top_k, "draw from the k most likely; 0: all")->capture_default_str();
   app.add_option("--top-p", arguments.generate.sampling.top_p, "draw from the most likely that make up this probability")->capture_default_str();
   app.add_option("--seed", arguments.generate.sampling.seed, "of the draw")->capture_default_str();
+  auto* const lookup = app.add_option("--speculate", arguments.speculate, "guess tokens ahead; lookup: from what the text repeats")
+                           ->check(CLI::IsMember({"lookup"}));
+  app.add_option("--draft", arguments.draft, "guess tokens ahead with this smaller model of the same vocabulary")->excludes(lookup);
   app.add_flag("--sequence-parallel", arguments.decoder.sequence_parallel, "split the tokens of the prompt between the products");
   app.add_option("--trace", arguments.trace, "write a trace for ui.perfetto.dev");
   app.add_option("--picture", arguments.picture, "where the picture of the split goes")

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <fstream>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <troika/models/generate.hpp>
+#include <troika/models/speculation.hpp>
 #include <troika/models/text/stream_decoder.hpp>
 #include <troika/models/text/tokenizer.hpp>
 #include <troika/troika.hpp>
@@ -46,6 +49,7 @@ inline std::vector<Case> read_cases(const std::string& path) {
 
 struct Answers {
   std::vector<std::vector<std::int32_t>> tokens;  // one list a prompt, the same on every rank
+  std::int64_t proposed = 0, accepted = 0, steps = 0;  // of speculation
   double seconds = 0;
   bool ranks_agree = true;
 
@@ -56,19 +60,25 @@ struct Answers {
   }
 };
 
+// What guesses ahead: nothing, the text itself, or a smaller model.
+struct Speculation {
+  bool lookup = false;
+  const OpenModel* draft = nullptr;
+};
+
 using Shown = std::function<void(std::size_t prompt, const std::string& text)>;
 
 // Loads the model on `devices` ranks and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
 template <class Allocation>
 Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, int devices, Allocation allocation,
                const troika::models::DecoderOptions& decoder_options, const troika::models::GenerateOptions& options,
-               const Shown& shown = {}, troika::Trace* trace = nullptr) {
+               const Shown& shown = {}, troika::Trace* trace = nullptr, const Speculation& speculation = {}) {
   std::vector<std::vector<std::int32_t>> ids;
   for (const auto& prompt : prompts) ids.push_back(model.tokenizer.encode(prompt));
 
   using Clock = std::chrono::steady_clock;
   troika::TaskScheduler scheduler{troika::host_devices(devices), std::move(allocation), {.trace = trace}};
-  ProgressBar bar("loading", model.weights.total_bytes());
+  ProgressBar bar("loading", model.weights.total_bytes() + (speculation.draft ? speculation.draft->weights.total_bytes() : 0));
   const auto ranks = scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
     troika::DataSync sync{communication};
@@ -76,18 +86,32 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, 
     const troika::models::Decoder decoder(pipeline, model.config, model.weights, decoder_options,
                                           [&](std::uint64_t bytes) { bar.advance(bytes); });
     auto cache = decoder.make_cache(pipeline.device());
-    communication.barrier();
-    const auto begin = Clock::now();
     Answers result;
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      cache.truncate(0);
-      troika::models::StreamDecoder text(model.tokenizer);
-      result.tokens.push_back(troika::models::generate(pipeline, decoder, cache, ids[i], options, [&](std::int32_t token) {
-        if (shown && rank.rank() == 0) shown(i, text.add(token));
-      }));
-      if (shown && rank.rank() == 0) shown(i, text.finish());
+    const auto answer_all = [&](auto proposer) {
+      communication.barrier();
+      const auto begin = Clock::now();
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        cache.truncate(0);
+        troika::models::StreamDecoder text(model.tokenizer);
+        auto answer = troika::models::speculate(pipeline, decoder, cache, ids[i], options, proposer, [&](std::int32_t token) {
+          if (shown && rank.rank() == 0) shown(i, text.add(token));
+        });
+        result.tokens.push_back(std::move(answer.tokens));
+        result.proposed += answer.proposed, result.accepted += answer.accepted, result.steps += answer.steps;
+        if (shown && rank.rank() == 0) shown(i, text.finish());
+      }
+      result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    };
+    if (const auto* draft = speculation.draft) {
+      const std::int64_t context = std::min<std::int64_t>(decoder.context(), draft->config.max_position_embeddings);
+      const troika::models::Decoder small(pipeline, draft->config, draft->weights, {.context = context},
+                                          [&](std::uint64_t bytes) { bar.advance(bytes); });
+      answer_all(troika::models::DraftModel(pipeline, small, options.sampling));
+    } else if (speculation.lookup) {
+      answer_all(troika::models::PromptLookup());
+    } else {
+      answer_all(troika::models::NoProposals());
     }
-    result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     return result;
   });
   Answers result = ranks[0];

@@ -43,6 +43,9 @@ refuses "--temperature" --temperature hot
 refuses "2 shares for 3 devices" --weights 1,3 --devices 3
 refuses "not negative" --weights=1,-3 --prompt "1 + 1 ="
 refuses "above zero" --weights 0,0 --prompt "1 + 1 ="
+refuses "--speculate" --speculate magic
+refuses "--draft" --speculate lookup --draft "$model"
+refuses "/nonexistent" --draft /nonexistent
 refuses "1 to 256" --context 100000 --prompt "1 + 1 ="
 refuses "top_p" --temperature 1 --top-p 2 --prompt "1 + 1 ="
 refuses "/nonexistent" --model /nonexistent
@@ -89,6 +92,10 @@ changed  # a tokenizer that knows an id that the model has no row for
 sed -i 's/: *18\([,}]\)/: 9999\1/' "$work/model/tokenizer.json"
 sed -i 's/: *18$/: 9999/; s/: *18,$/: 9999,/' "$work/model/tokenizer.json"
 refuses "9999" --model "$work/model" --prompt "1 + 1 ="
+
+changed  # a draft model whose tokens are others
+sed -i 's/<|begin|>/<|start|>/g' "$work/model/tokenizer.json"
+refuses "to the draft model" --draft "$work/model"
 
 changed  # weights that are not numbers: every bf16 is NaN
 python3 -c 0 2> /dev/null && python3 - "$work/model/model.safetensors" <<'PY'

@@ -44,12 +44,14 @@ class Sampler {
     all_.resize(mine_.size() * static_cast<std::size_t>(communication.world_size()));
   }
 
-  // logits: (1, vocabulary); step: how many tokens were drawn before. Logits that are not numbers are an Error on every rank.
+  // Draws from one row of logits (tokens, vocabulary); step: how many tokens were drawn before. Logits that are not numbers
+  // are an Error on every rank.
   template <Device D, class S>
-  std::int32_t operator()(const DTensor<float, Shard<1>, D>& logits, std::uint64_t step, S& stream) {
-    expects(logits.shape().dims() == 2 && logits.shape()[0] == 1,
-            [&] { return "a sampler takes the logits of one token, (1, vocabulary), not " + logits.shape().to_string(); });
-    const auto shard = logits.local().span();
+  std::int32_t operator()(const DTensor<float, Shard<1>, D>& logits, std::uint64_t step, S& stream, std::int64_t row = 0) {
+    expects(logits.shape().dims() == 2 && row >= 0 && row < logits.shape()[0], [&] {
+      return "a sampler draws from row " + std::to_string(row) + " of (tokens, vocabulary), not of " + logits.shape().to_string();
+    });
+    const auto shard = logits.local().rows(row, row + 1).span();
     const std::int64_t first = logits.partition()[communication_->rank()].begin;
     if (options_.temperature == 0) return merged(shard, first, stream).front().id;
     if (options_.top_k > 0) return draw(merged(shard, first, stream), step);

@@ -72,12 +72,17 @@ class Decoder {
     return {device, static_cast<int>(config_.layers), options_.context, split_.heads.kv[rank_].size(), config_.head_dim};
   }
 
-  // Appends the tokens to the cached ones and gives the logits of the last: (1, vocabulary). Collective. An empty input, an id
-  // outside of the vocabulary or more tokens than the context holds is an Error before anything is computed.
+  // Appends the tokens to the cached ones and gives the logits of the last, or of the last `wanted`: (wanted, vocabulary).
+  // Collective. An empty input, an id outside of the vocabulary or more tokens than the context holds is an Error before
+  // anything is computed.
   template <class Pipeline>
-  DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, std::span<const std::int32_t> ids, KvCache<D>& cache) const {
+  DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, std::span<const std::int32_t> ids, KvCache<D>& cache,
+                                      std::int64_t wanted = 1) const {
     expects(!ids.empty(), "a forward pass needs at least one token");
     const auto tokens = static_cast<std::int64_t>(ids.size());
+    expects(wanted >= 1 && wanted <= tokens, [&] {
+      return "the logits of " + std::to_string(wanted) + " tokens were asked for; valid here is 1 to " + std::to_string(tokens);
+    });
     cache.check_room(tokens);
     const auto x = pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens}));
 
@@ -87,8 +92,8 @@ class Decoder {
     cache.advance(tokens);
 
     auto& stream = pipeline.stream();
-    Tensor<float, D> last(stream.device(), {1, config_.hidden_size});
-    copy(stream, std::as_const(hidden).local().rows(tokens - 1, tokens), last.view());
+    Tensor<float, D> last(stream.device(), {wanted, config_.hidden_size});
+    copy(stream, std::as_const(hidden).local().rows(tokens - wanted, tokens), last.view());
     DTensor<float, Replicate, D> y(std::move(last));
     return lm_head_ ? pipeline.run(std::move(y), norm_, *lm_head_)
                     : pipeline.run(std::move(y), norm_, embedding_.as_projection());
