@@ -159,6 +159,8 @@ void linear_on_one_core(benchmark::State& state, WeightType type) {
       fill(weights.front());
     else
       std::memcpy(weights.back().data(), weights.front().data(), weights.front().bytes());
+    weights.back().set_order(weights.front().order());
+    make_ready(device, weights.back());
   } while (weights.size() * weights.front().bytes() < std::size_t{160} << 20);
   for (std::int64_t i = 0; i < x.count(); ++i) x.data()[i] = static_cast<float>(i % 17) - 8;
   const double flops = 2 * static_cast<double>(m * n * k), bytes = static_cast<double>(weights.front().bytes());

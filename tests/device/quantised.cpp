@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,17 +32,6 @@ Meets how(HostDevice& device, CpuLevel level, std::int64_t m) {
   return level == CpuLevel::avx512 && cpu_has_vnni() && cpu_has_bf16() ? Meets::pairs : Meets::exact;
 }
 
-// Each group of 32 becomes whole multiples of 1/127 of its largest value.
-std::vector<float> in_bytes(std::vector<float> x) {
-  for (std::size_t at = 0; at < x.size(); at += 32) {
-    float most = 0;
-    for (std::size_t i = at; i < at + 32; ++i) most = std::max(most, std::abs(x[i]));
-    for (std::size_t i = at; i < at + 32; ++i) {
-      x[i] = most > 0 ? std::nearbyint(x[i] * (127.0f / most)) * (most / 127.0f) : 0.0f;
-    }
-  }
-  return x;
-}
 std::vector<float> in_pairs(std::vector<float> x) {
   for (auto& value : x) value = static_cast<float>(bf16(value));
   return x;
@@ -63,23 +53,8 @@ void check(HostDevice& device, CpuLevel level, WeightType type, std::int64_t m, 
   if (meets == Meets::pairs) x = in_pairs(x), w = in_pairs(w);
   // Bytes are summed with their offset, and the last bit of what a block expands to is free where it has a minimum: it
   // may be rounded to the next bf16.
-  const bool has_minimum = type == WeightType::q4_1 || type == WeightType::q5_1 || type == WeightType::q2_k ||
-                           type == WeightType::q4_k || type == WeightType::q5_k;
-  const double more = meets == Meets::bytes ? 16 : meets == Meets::pairs && has_minimum ? 4096 : 1;
-  std::int64_t wrong = 0;
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      double sum = bias.empty() ? 0 : double(bias[static_cast<std::size_t>(j)]), size = std::abs(sum);
-      for (std::int64_t p = 0; p < k; ++p) {
-        const double product =
-            double(x[static_cast<std::size_t>(i * k + p)]) * double(w[static_cast<std::size_t>(j * k + p)]);
-        sum += product;
-        size += std::abs(product);
-      }
-      wrong +=
-          !close(double(y[static_cast<std::size_t>(i * n + j + 1)]), sum, epsilon * more * size * (4 + double(k) / 4));
-    }
-  }
+  const double more = meets == Meets::bytes ? 16 : meets == Meets::pairs && has_minimum(type) ? 4096 : 1;
+  const auto wrong = wrong_products({m, n, k}, x, w, bias, std::span(y).subspan(1), epsilon * more);
   INFO(to_string(type) << " m " << m << " n " << n << " k " << k << " level " << to_string(level) << " threads "
                        << device.team().size() << " precision " << int(meets) << " bias " << with_bias);
   REQUIRE(wrong == 0);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +14,8 @@
 #include <troika/core/dequantize.hpp>
 #include <troika/core/dtype.hpp>
 #include <troika/core/weight_type.hpp>
+
+#include "inputs.hpp"
 
 namespace troika::test {
 
@@ -54,6 +58,42 @@ inline std::vector<float> expanded(WeightType type, const std::vector<std::byte>
   std::vector<float> values(blocks.size() / layout_of(type).bytes * static_cast<std::size_t>(layout_of(type).block));
   dequantize(type, blocks.data(), values);
   return values;
+}
+
+inline bool has_minimum(WeightType type) { return halves_of(type).size() == 2; }
+
+// Each group of 32 becomes whole multiples of 1/127 of its largest value.
+inline std::vector<float> in_bytes(std::vector<float> x) {
+  for (std::size_t at = 0; at < x.size(); at += 32) {
+    float most = 0;
+    for (std::size_t i = at; i < at + 32; ++i) most = std::max(most, std::abs(x[i]));
+    for (std::size_t i = at; i < at + 32; ++i) {
+      x[i] = most > 0 ? std::nearbyint(x[i] * (127.0f / most)) * (most / 127.0f) : 0.0f;
+    }
+  }
+  return x;
+}
+// How many elements of y (m, n) are further from x (m, k) wT + bias, computed in double, than rounding of `epsilon`
+// explains. Sizes: m, n, k. The bias may be empty.
+inline std::int64_t wrong_products(std::array<std::int64_t, 3> sizes, std::span<const float> x, std::span<const float> w,
+                                   std::span<const float> bias, std::span<const float> y, double rounding) {
+  const auto [m, n, k] = sizes;
+  const auto at = [](std::span<const float> values, std::int64_t i) {
+    return static_cast<double>(values[static_cast<std::size_t>(i)]);
+  };
+  std::int64_t wrong = 0;
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = bias.empty() ? 0 : at(bias, j), size = std::abs(sum);
+      for (std::int64_t p = 0; p < k; ++p) {
+        const double product = at(x, i * k + p) * at(w, j * k + p);
+        sum += product;
+        size += std::abs(product);
+      }
+      wrong += !close(at(y, i * n + j), sum, rounding * size * (4 + static_cast<double>(k) / 4));
+    }
+  }
+  return wrong;
 }
 
 }  // namespace troika::test

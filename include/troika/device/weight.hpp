@@ -24,6 +24,17 @@ struct QuantisedView {
   const Shape& shape() const { return shape_; }
 };
 
+// The same in an order of the device's own, which its products read faster (device/host/panel_fields.hpp).
+struct PanelView {
+  WeightType type = WeightType::q8_0;
+  const std::byte* data = nullptr;
+  Shape shape_{};
+
+  const Shape& shape() const { return shape_; }
+};
+
+enum class WeightOrder : std::uint8_t { rows, panels };
+
 // A weight matrix in a device's memory. Its element type is a value, not a type parameter: files mix types from tensor to
 // tensor. Moves only.
 template <Device D>
@@ -41,9 +52,14 @@ class Weight {
   std::byte* data() { return buffer_.data(); }
   const std::byte* data() const { return buffer_.data(); }
 
-  // Calls f with a View of the type that this weight has, or with a QuantisedView.
+  // What its bytes are; who reorders them says so.
+  WeightOrder order() const { return order_; }
+  void set_order(WeightOrder order) { order_ = order; }
+
+  // Calls f with a View of the type that this weight has, or with a QuantisedView or PanelView.
   template <class F>
   decltype(auto) visit(F&& f) const {
+    if (order_ == WeightOrder::panels) return f(PanelView{type_, data(), shape_});
     switch (type_) {
       case WeightType::f32: return f(View<const float>{reinterpret_cast<const float*>(data()), shape_});
       case WeightType::f16: return f(View<const f16>{reinterpret_cast<const f16*>(data()), shape_});
@@ -80,6 +96,13 @@ class Weight {
   std::size_t bytes_ = 0;
   Shape shape_;
   WeightType type_ = WeightType::f32;
+  WeightOrder order_ = WeightOrder::rows;
 };
+
+// Once its values are there: puts a weight into the order that this device's products like best, if it has one.
+template <Device D>
+void make_ready(D& device, Weight<D>& weight) {
+  if constexpr (requires { prepare_for_products(device, weight); }) prepare_for_products(device, weight);
+}
 
 }  // namespace troika

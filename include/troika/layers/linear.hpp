@@ -62,6 +62,7 @@ Weight<D> slice_weight(S& stream, const QuantisedView& whole, Range rows, Range 
       upload(stream, View<Byte>(from + r * row, {part}), View<std::uint8_t>(to + r * part, {part}));
     }
   }
+  make_ready(stream.device(), weight);
   return weight;
 }
 

@@ -57,7 +57,7 @@ class Decoder {
 
     Loader<Pipeline> load(pipeline, weights, std::move(progress));
     const auto hidden = config.hidden_size;
-    embedding_ = load.embedding("model.embed_tokens", split_.vocab, hidden);
+    embedding_ = load.embedding("model.embed_tokens", split_.vocab, hidden, config.tie_word_embeddings);
     for (std::int64_t i = 0; i < config.layers; ++i) blocks_.push_back(load_block(load, "model.layers." + std::to_string(i)));
     norm_ = {load.vector("model.norm.weight", hidden), config.norm_eps, rank_};
     if (!config.tie_word_embeddings) lm_head_.emplace(load.column("lm_head", split_.vocab, hidden));

@@ -28,7 +28,7 @@ class Loader {
 
   // name + ".weight" is (rows.extent(), columns); with bias also name + ".bias".
   ColumnParallelLinear<D> column(const std::string& name, const Partition& rows, std::int64_t columns, bool bias = false) {
-    return {matrix_rows(name, rows, columns), rows, rank(),
+    return {matrix_rows(name, rows, columns, true), rows, rank(),
             bias ? vector(name + ".bias", rows.extent(), rows[rank()]) : Tensor<float, D>()};
   }
   // name + ".weight" is (rows, columns.extent()); each rank's columns are whole blocks of what the file has.
@@ -36,11 +36,14 @@ class Loader {
     const auto& info = weights_->expect(name + ".weight", {rows, columns.extent()});
     auto weight = make_weight(info, {rows, columns[rank()].size()});
     weights_->copy_columns(info.name, columns[rank()], {weight.data(), weight.bytes()});
+    make_ready(pipeline_->device(), weight);
     report(weight.bytes());
     return {std::move(weight), columns, rank(), bias ? vector(name + ".bias", rows) : Tensor<float, D>()};
   }
-  VocabParallelEmbedding<D> embedding(const std::string& name, const Partition& rows, std::int64_t features) {
-    return {matrix_rows(name, rows, features), rows, rank()};
+  // `projects`: products will read the table, too.
+  VocabParallelEmbedding<D> embedding(const std::string& name, const Partition& rows, std::int64_t features,
+                                      bool projects = false) {
+    return {matrix_rows(name, rows, features, projects), rows, rank()};
   }
   Tensor<float, D> vector(const std::string& name, std::int64_t extent) { return vector(name, extent, {0, extent}); }
   Tensor<float, D> vector(const std::string& name, std::int64_t extent, Range range) {
@@ -60,10 +63,11 @@ class Loader {
   }
 
  private:
-  Weight<D> matrix_rows(const std::string& name, const Partition& rows, std::int64_t columns) {
+  Weight<D> matrix_rows(const std::string& name, const Partition& rows, std::int64_t columns, bool multiplied) {
     const auto& info = weights_->expect(name + ".weight", {rows.extent(), columns});
     auto weight = make_weight(info, {rows[rank()].size(), columns});
     weights_->copy_rows(info.name, rows[rank()], {weight.data(), weight.bytes()});
+    if (multiplied) make_ready(pipeline_->device(), weight);
     report(weight.bytes());
     return weight;
   }

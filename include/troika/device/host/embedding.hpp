@@ -13,6 +13,7 @@
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/gemm.hpp>
 #include <troika/device/host/kernels.hpp>
+#include <troika/device/host/panels.hpp>
 #include <troika/device/host/quantised.hpp>
 #include <troika/device/weight.hpp>
 
@@ -65,6 +66,23 @@ inline void embedding(HostStream& stream, std::span<const std::int32_t> ids, Qua
   kernels::at_level<kernels::FloatProduct>(level, [&]<CpuLevel L>(kernels::FloatProduct<L>) {
     kernels::look_up(stream, ids, table.shape(), first, y, [&](std::int64_t row, float* out) {
       kernels::expand<L>(table.type, table.data + static_cast<std::size_t>(row) * bytes, d, out);
+    });
+  });
+}
+
+// The same with a table in panels.
+inline void embedding(HostStream& stream, std::span<const std::int32_t> ids, PanelView table, std::int64_t first,
+                      View<float> y, CpuLevel level = cpu_level()) {
+  const std::int64_t d = y.shape()[1];
+  const auto bytes = static_cast<std::int64_t>(row_bytes(table.type, d));
+  const std::int64_t blocks = d / layout_of(table.type).block;
+  kernels::at_level<kernels::FloatProduct>(level, [&]<CpuLevel L>(kernels::FloatProduct<L>) {
+    kernels::look_up(stream, ids, table.shape(), first, y, [&](std::int64_t row, float* out) {
+      auto buffer = stream.device().allocate(static_cast<std::size_t>(bytes));
+      const std::int64_t panel = row / panel_rows * panel_rows;
+      kernels::copy_panel_row(table.type, table.data + panel * bytes, std::min(panel_rows, table.shape()[0] - panel),
+                              row - panel, blocks, buffer.data());
+      kernels::expand<L>(table.type, buffer.data(), d, out);
     });
   });
 }

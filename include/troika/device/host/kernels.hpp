@@ -17,6 +17,7 @@
 #include <troika/core/error.hpp>
 #include <troika/core/weight_type.hpp>
 #include <troika/device/host/cpu_features.hpp>
+#include <troika/device/host/panel_fields.hpp>
 #include <troika/device/host/kernels/levels.hpp>
 
 #define TROIKA_LEVEL plain
@@ -57,6 +58,8 @@
 #define TROIKA_WIDTH 16
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
 #include <troika/device/host/kernels/bytes.hpp>
+#include <troika/device/host/kernels/panels.hpp>
+#include <troika/device/host/kernels/panel_dots.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET

@@ -15,6 +15,7 @@
 #include <troika/device/host/gemm.hpp>
 #include <troika/device/host/gemv.hpp>
 #include <troika/device/host/kernels.hpp>
+#include <troika/device/host/panels.hpp>
 #include <troika/device/host/quantised.hpp>
 #include <troika/device/weight.hpp>
 
@@ -113,12 +114,44 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
   });
 }
 
+// The same with panels, for which wants_panels() was true. Rows of x are rounded to 8 bits, few or many, and each row of y
+// has the same bits whatever the other rows are.
+template <std::same_as<PanelView> W>
+void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
+            [[maybe_unused]] CpuLevel level = cpu_level()) {
+  kernels::check_linear(x.shape(), w.shape(), y.shape());
+  if (kernels::only_bias(x, y, bias)) return;
+#if defined(__x86_64__)
+  kernels::with_groups(w.type, [&]<WeightType type>(kernels::Groups<type>) {
+    using Product = kernels::PanelProduct<type>;
+    constexpr std::int64_t rows_together = 512;
+    const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
+    auto& team = stream.device().team();
+    auto buffer = stream.device().allocate(
+        static_cast<std::size_t>(Product::scratch(std::min(m, rows_together), k)) * sizeof(float));
+    for (std::int64_t i = 0; i < m; i += rows_together) {
+      const typename Product::Problem problem{reinterpret_cast<float*>(buffer.data()), w.data, y.data() + i * n, bias,
+                                              std::min(rows_together, m - i), n, k};
+      parallel_for(team, problem.m, std::max(problem.group_rows(), 65536 / k / Product::most * problem.group_rows()),
+                   [&](std::int64_t begin, std::int64_t end) { Product::prepare(problem, x.data() + i * k, begin, end); });
+      const std::int64_t panels = (n + panel_rows - 1) / panel_rows;
+      const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (k * problem.m));
+      parallel_for(team, panels, grain,
+                   [&](std::int64_t begin, std::int64_t end) { Product::multiply_panels(problem, begin, end); });
+    }
+  });
+#else
+  throw Error(Fault::unsupported, "panels are an order of x86 processors");
+#endif
+}
+
 // What the library troika::kernels has compiled.
 #define TROIKA_LINEAR_INSTANCES(instance)                                                                       \
   instance void linear(HostStream&, View<const float>, View<const float>, View<float>, const float*, CpuLevel); \
   instance void linear(HostStream&, View<const float>, View<const f16>, View<float>, const float*, CpuLevel);   \
   instance void linear(HostStream&, View<const float>, View<const bf16>, View<float>, const float*, CpuLevel);  \
-  instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);
+  instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);    \
+  instance void linear(HostStream&, View<const float>, PanelView, View<float>, const float*, CpuLevel);
 #if defined(TROIKA_COMPILED_KERNELS)
 TROIKA_LINEAR_INSTANCES(extern template)
 #endif

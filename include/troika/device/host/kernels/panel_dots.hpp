@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// No "#pragma once": kernels.hpp includes this where its macros are set.
+#if !defined(TROIKA_LEVEL)
+#include <troika/device/host/kernels.hpp>
+#else
+
+namespace troika::kernels {
+
+// Some rows of x, rounded to 8 bits in groups of 32 that share a scale, times records.
+template <bool fine, bool minimum>
+struct PanelDots {
+  typedef float F __attribute__((vector_size(64)));
+
+  // Group by group: 32 bytes of each of the M rows; their scales; and for each half of the group what offset or minimum
+  // have to be multiplied with: the sum of the bytes times -offset, an integer, or times the scale. In floats.
+  static constexpr std::int64_t floats(std::int64_t rows) { return 11 * rows; }
+
+  // A group with a NaN or an infinity becomes NaN.
+  TROIKA_TARGET static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t groups,
+                                    int offset, float* to) {
+    for (std::int64_t g = 0; g < groups; ++g, x += 32, to += floats(rows)) {
+      float* const scales = to + 8 * rows;
+      float* const sums = scales + rows;
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const __m512 low = _mm512_loadu_ps(x + i * x_step), high = _mm512_loadu_ps(x + i * x_step + 16);
+        const __m512 strange = low * 0.0f + high * 0.0f;  // the maximum looks away from NaN
+        const float largest = _mm512_reduce_max_ps(_mm512_maskz_max_ps(0xffff, _mm512_maskz_max_ps(0xffff, low, -low),
+                                                                       _mm512_maskz_max_ps(0xffff, high, -high)));
+        const bool finite = _mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) == 0, any = largest > 1e-36f;
+        scales[i] = !finite ? std::numeric_limits<float>::quiet_NaN() : any ? largest / 127.0f : 0.0f;
+        const __m512 factor = _mm512_set1_ps(finite && any ? 127.0f / largest : 0.0f);
+        const __m512i first = _mm512_maskz_cvtps_epi32(0xffff, low * factor);
+        const __m512i second = _mm512_maskz_cvtps_epi32(0xffff, high * factor);
+        auto* const bytes = reinterpret_cast<__m128i*>(to + 8 * i);
+        _mm_storeu_si128(bytes, _mm512_maskz_cvtepi32_epi8(0xffff, first));
+        _mm_storeu_si128(bytes + 1, _mm512_maskz_cvtepi32_epi8(0xffff, second));
+        int sum[2] = {_mm512_reduce_add_epi32(first), _mm512_reduce_add_epi32(second)};
+        if constexpr (!fine) sum[0] += sum[1];
+        TROIKA_UNROLL
+        for (int h = 0; h < 2; ++h) {
+          const float factored = scales[i] * static_cast<float>(sum[h]);
+          const int shifted = -offset * sum[h];
+          if constexpr (minimum)
+            sums[h * rows + i] = factored;
+          else
+            std::memcpy(sums + h * rows + i, &shifted, sizeof shifted);
+        }
+      }
+    }
+  }
+
+  // Adds the products of a record with M rows of x.
+  template <int M>
+  TROIKA_INLINE void add(const float* x, const std::byte* record, F (&sum)[M]) {
+    constexpr int halves = fine ? 2 : 1, steps = 8 / halves;
+    const float* const scale_of_x = x + 8 * M;
+    const float* const sums_of_x = scale_of_x + M;
+    TROIKA_UNROLL
+    for (int h = 0; h < halves; ++h) {
+      __m512i dot[M];
+      TROIKA_UNROLL
+      for (int i = 0; i < M; ++i) dot[i] = minimum ? _mm512_setzero_si512() : four(sums_of_x + h * M + i);
+      TROIKA_UNROLL
+      for (int q = h * steps; q < (h + 1) * steps; ++q) {
+        const __m512i w = _mm512_load_si512(record + 64 * q);
+        TROIKA_UNROLL
+        for (int i = 0; i < M; ++i) dot[i] = _mm512_dpbusd_epi32(dot[i], w, four(x + 8 * i + q));
+      }
+      const F scale = _mm512_load_ps(record + 512 + 64 * h);
+      TROIKA_UNROLL
+      for (int i = 0; i < M; ++i) {
+        const F whole = _mm512_maskz_cvtepi32_ps(0xffff, dot[i]);
+        sum[i] = _mm512_fmadd_ps(whole * _mm512_set1_ps(scale_of_x[i]), scale, sum[i]);
+      }
+      if constexpr (minimum) {
+        const F less = _mm512_load_ps(record + 512 + 64 * (halves + h));
+        TROIKA_UNROLL
+        for (int i = 0; i < M; ++i) sum[i] = _mm512_fnmadd_ps(_mm512_set1_ps(sums_of_x[h * M + i]), less, sum[i]);
+      }
+    }
+  }
+
+  // Where products go: y(i, j), for the rows j of a panel that are in `columns`, is bias(j), or what it was where
+  // `accumulate`, plus the product.
+  struct Place {
+    float* data;
+    std::int64_t step;
+    __mmask16 columns;
+    bool accumulate;
+    const float* bias;  // or null
+  };
+
+  // M rows of x times a panel: with records, or with blocks as they lie in memory.
+  template <int M>
+  TROIKA_TARGET static void multiply(const float* x, const std::byte* records, std::size_t record_bytes,
+                                     std::int64_t groups, const Place& y) {
+    F sum[M];
+    TROIKA_UNROLL
+    for (int i = 0; i < M; ++i) sum[i] = start(y, i);
+    for (std::int64_t g = 0; g < groups; ++g, x += floats(M), records += record_bytes) add<M>(x, records, sum);
+    TROIKA_UNROLL
+    for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(y.data + i * y.step, y.columns, sum[i]);
+  }
+  template <int M, WeightType type, bool full>
+  TROIKA_TARGET static void multiply_blocks(const float* x, const std::byte* data, std::int64_t rows,
+                                            std::int64_t blocks, const Place& y) {
+    using P = Panels<type>;
+    const std::int64_t bytes = (full ? 16 : rows) * static_cast<std::int64_t>(layout_of(type).bytes);
+    F sum[M];
+    TROIKA_UNROLL
+    for (int i = 0; i < M; ++i) sum[i] = start(y, i);
+    for (std::int64_t b = 0; b < blocks; ++b, data += bytes) {
+      const PanelBlock<type, full> block{data, rows};
+      const auto head = P::head(block);
+      if constexpr (M > 4 && P::groups == 1) {  // the processor fetches ahead by itself, but not enough for these
+        TROIKA_UNROLL
+        for (std::int64_t line = 0; line < bytes; line += 64) {
+          _mm_prefetch(reinterpret_cast<const char*>(data) + 3072 + line, _MM_HINT_T0);
+        }
+      }
+      TROIKA_UNROLL
+      for (int j = 0; j < P::groups; ++j, x += floats(M)) {
+        alignas(64) std::byte record[P::record];
+        P::group(block, head, j, record);
+        add<M>(x, record, sum);
+      }
+    }
+    TROIKA_UNROLL
+    for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(y.data + i * y.step, y.columns, sum[i]);
+  }
+  TROIKA_INLINE F start(const Place& y, int row) {
+    return y.accumulate ? _mm512_maskz_loadu_ps(y.columns, y.data + row * y.step)
+           : y.bias     ? _mm512_maskz_loadu_ps(y.columns, y.bias)
+                        : _mm512_setzero_ps();
+  }
+  // Four bytes to every lane.
+  TROIKA_INLINE __m512i four(const float* from) {
+    int bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return _mm512_set1_epi32(bits);
+  }
+};
+
+// `blocks` blocks of each row of a panel, to records.
+template <WeightType type, bool full>
+TROIKA_TARGET void unpack_panel(const std::byte* data, std::int64_t rows, std::int64_t blocks, std::byte* record) {
+  using P = Panels<type>;
+  const std::int64_t bytes = rows * static_cast<std::int64_t>(layout_of(type).bytes);
+  for (std::int64_t b = 0; b < blocks; ++b, data += bytes) {
+    const PanelBlock<type, full> block{data, rows};
+    const auto head = P::head(block);
+    TROIKA_UNROLL
+    for (int j = 0; j < P::groups; ++j, record += P::record) P::group(block, head, j, record);
+  }
+}
+
+}  // namespace troika::kernels
+#endif

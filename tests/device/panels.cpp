@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <troika/device/host/panels.hpp>
+
+#include <support/catch.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <troika/device/host/embedding.hpp>
+#include <troika/device/host/linear.hpp>
+
+#include "inputs.hpp"
+#include "quantised.hpp"
+
+using namespace troika;
+using namespace troika::test;
+
+namespace {
+
+Weight<HostDevice> weight_of(HostDevice& device, WeightType type, std::int64_t rows, std::int64_t columns,
+                             const std::vector<std::byte>& blocks) {
+  Weight<HostDevice> weight(device, type, {rows, columns});
+  std::memcpy(weight.data(), blocks.data(), blocks.size());
+  prepare_for_products(device, weight);
+  return weight;
+}
+
+std::vector<float> product(HostDevice& device, const std::vector<float>& x, const Weight<HostDevice>& weight,
+                           std::span<const float> bias = {}) {
+  HostStream stream(device);
+  const auto n = weight.shape()[0], k = weight.shape()[1], m = static_cast<std::int64_t>(x.size()) / k;
+  std::vector<float> y(static_cast<std::size_t>(m * n + 2), 77);
+  weight.visit([&](auto w) {
+    linear(stream, view(x, {m, k}), w, View<float>{y.data() + 1, {m, n}}, bias.empty() ? nullptr : bias.data());
+  });
+  REQUIRE(y.front() == 77);
+  REQUIRE(y.back() == 77);
+  return {y.begin() + 1, y.end() - 1};
+}
+
+void check(HostDevice& device, WeightType type, std::int64_t m, std::int64_t n, std::int64_t k, bool with_bias) {
+  const auto x = random_values(m * k, 1), bias = random_values(with_bias ? n : 0, 3);
+  const auto blocks = random_blocks(type, n * k, 2);
+  const auto y = product(device, x, weight_of(device, type, n, k, blocks), bias);
+  INFO(to_string(type) << " m " << m << " n " << n << " k " << k << " threads " << device.team().size());
+  REQUIRE(wrong_products({m, n, k}, in_bytes(x), expanded(type, blocks), bias, y, 16 * epsilon) == 0);
+}
+
+bool has_panels() {
+  if (cpu_has_vnni()) return true;
+  WARN("this processor has no order of panels");
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a weight in panels has the bytes that it had, in another order") {
+  HostDevice device;
+  if (!has_panels()) return;
+  for (const auto type : quantised_types) {
+    const std::int64_t rows = 37, columns = 512, row = static_cast<std::int64_t>(row_bytes(type, columns));
+    const auto blocks = random_blocks(type, rows * columns, 9);
+    const auto weight = weight_of(device, type, rows, columns, blocks);
+    REQUIRE(weight.order() == WeightOrder::panels);
+    std::vector<std::byte> back(static_cast<std::size_t>(row));
+    std::int64_t wrong = 0;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t panel = i / panel_rows * panel_rows;
+      kernels::copy_panel_row(type, weight.data() + panel * row, std::min(panel_rows, rows - panel), i - panel,
+                              columns / layout_of(type).block, back.data());
+      wrong += std::memcmp(back.data(), blocks.data() + i * row, back.size()) != 0;
+    }
+    INFO(to_string(type));
+    REQUIRE(wrong == 0);
+  }
+}
+
+TEST_CASE("linear takes panels of every type at every size") {
+  if (!has_panels()) return;
+  for (const int threads : {1, 2}) {
+    auto device = device_of(threads, Precision::fast);
+    for (const auto type : quantised_types) {
+      const auto block = layout_of(type).block;
+      for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 24, 33, 41}) {
+        for (const std::int64_t n : {1, 2, 15, 16, 17, 33}) check(device, type, m, n, block, (m + n) % 2 == 0);
+      }
+      const std::int64_t deep = block == 32 ? 1312 : 1280;  // not a multiple of what is unpacked at once
+      for (const std::int64_t m : {1, 4, 8, 31, 130}) check(device, type, m, 70, deep, m % 2 == 0);
+    }
+  }
+}
+
+TEST_CASE("a row has the same bits alone and among many others, before panels") {
+  if (!has_panels()) return;
+  auto device = device_of(2), alone = device_of(1);
+  for (const auto type : quantised_types) {
+    const std::int64_t n = 50, k = 1280, many = 600;  // more rows than are multiplied at once
+    const auto weight = weight_of(device, type, n, k, random_blocks(type, n * k, 2));
+    const auto x = random_values(many * k, 1);
+    const auto all = product(device, x, weight);
+    std::int64_t wrong = 0;
+    for (const std::int64_t row : {0, 7, 299, 511, 512, 599}) {
+      const std::vector<float> one(x.begin() + row * k, x.begin() + (row + 1) * k);
+      const auto y = product(alone, one, weight);
+      wrong += std::memcmp(y.data(), all.data() + row * n, y.size() * sizeof(float)) != 0;
+    }
+    INFO(to_string(type));
+    REQUIRE(wrong == 0);
+  }
+}
+
+TEST_CASE("NaN and infinities are not lost before panels, and tiny activations stay finite") {
+  if (!has_panels()) return;
+  auto device = device_of(1);
+  for (const auto type : quantised_types) {
+    const std::int64_t n = 9, k = 256;
+    const auto weight = weight_of(device, type, n, k, random_blocks(type, n * k, 2));
+    for (const float strange : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      for (const std::int64_t m : {1, 5, 40}) {
+        auto x = random_values(m * k, 1);
+        x[static_cast<std::size_t>((m - 1) * k + 37)] = strange;
+        const auto y = product(device, x, weight);
+        for (std::size_t i = 0; i < y.size(); ++i)
+          REQUIRE(std::isfinite(y[i]) == (i < static_cast<std::size_t>((m - 1) * n)));
+      }
+    }
+    for (const float value : {0.0f, 1e-45f, 1e-38f}) {
+      for (const float result : product(device, std::vector<float>(256, value), weight))
+        REQUIRE(std::abs(result) <= 1e-30f);
+    }
+  }
+}
+
+TEST_CASE("an embedding looks its rows up in panels") {
+  if (!has_panels()) return;
+  const std::int64_t rows = 37, d = 512;
+  auto device = device_of(2);
+  HostStream stream(device);
+  for (const auto type : quantised_types) {
+    const auto blocks = random_blocks(type, rows * d, 5);
+    const auto expected = expanded(type, blocks);
+    const std::vector<std::int32_t> ids{104, 100, 136, 99, 137, 115, 116};  // the table holds rows 100 to 136
+    std::vector<float> y(ids.size() * static_cast<std::size_t>(d), 77);
+    weight_of(device, type, rows, d, blocks).visit([&](auto table) {
+      embedding(stream, ids, table, 100, view(y, {static_cast<std::int64_t>(ids.size()), d}));
+    });
+    std::int64_t wrong = 0;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const std::int64_t row = ids[i] - 100;
+      for (std::int64_t j = 0; j < d; ++j) {
+        const float want = row >= 0 && row < rows ? expected[static_cast<std::size_t>(row * d + j)] : 0.0f;
+        wrong += !(std::abs(y[i * static_cast<std::size_t>(d) + static_cast<std::size_t>(j)] - want) <= 1e-6f);
+      }
+    }
+    INFO(to_string(type));
+    REQUIRE(wrong == 0);
+  }
+}
+
+TEST_CASE("only what products read faster is put into panels") {
+  const std::vector<std::byte> blocks(34 * 2);
+  auto exact = device_of(1, Precision::exact);
+  CHECK(weight_of(exact, WeightType::q8_0, 2, 32, blocks).order() == WeightOrder::rows);
+  HostDevice device;
+  CHECK(weight_of(device, WeightType::f32, 2, 4, std::vector<std::byte>(32)).order() == WeightOrder::rows);
+}
