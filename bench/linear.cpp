@@ -198,7 +198,7 @@ int main(int argc, char** argv) {
       std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
     auto* bench = benchmark::RegisterBenchmark(("linear/" + name).c_str(), linear_on_one_core, type);
     bench->ArgNames({"tokens", "out", "in"})->UseManualTime()->Unit(benchmark::kMillisecond);
-    for (const std::int64_t tokens : {1, 8, 128, 512}) bench->Args({tokens, 4096, 4096});
+    for (const std::int64_t tokens : {1, 2, 4, 8, 16, 64, 128, 512}) bench->Args({tokens, 4096, 4096});
   }
   benchmark::RunSpecifiedBenchmarks();
   return 0;

@@ -53,7 +53,7 @@ struct PanelParts {
     _mm512_store_ps(record + 64 * vector, floats);
   }
   TROIKA_INLINE __m512i field(__m512i word, int shift, int mask) {  // of each byte
-    if (shift) word = _mm512_maskz_srli_epi16(~__mmask32{0}, word, static_cast<unsigned>(shift));
+    if (shift) word = _mm512_maskz_srli_epi16(~__mmask32{0}, word, shift);
     return _mm512_and_si512(word, _mm512_set1_epi8(static_cast<char>(mask)));
   }
   TROIKA_INLINE __m512i number(__m512i word, int shift, int mask) {  // of each word
@@ -71,7 +71,7 @@ struct PanelParts {
         _mm512_shuffle_epi8(word, _mm512_add_epi8(_mm512_set1_epi8(static_cast<char>(q / 2)),
                                                   _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0x00000000)));
     const auto set =
-        _mm512_test_epi8_mask(spread, _mm512_set1_epi32(static_cast<int>(q % 2 ? 0x80402010 : 0x08040201)));
+        _mm512_test_epi8_mask(spread, _mm512_set1_epi32(static_cast<int>(q % 2 ? 0x80402010u : 0x08040201u)));
     return _mm512_mask_add_epi8(bytes, set, bytes, _mm512_set1_epi8(16));
   }
   TROIKA_INLINE __m512i lookup(__m512i index, __m128i table) {
