@@ -90,8 +90,12 @@ inline void to_q8_0(const float* x, BlockOut to) {
   for (int i = 0; i < 32; ++i) to.add(2 + i, static_cast<std::uint8_t>(static_cast<int>(std::round(x[i] * id))));
 }
 
+// The nearest whole number, ties to even, kept within [low, high]: at 1.5 * 2^23 floats are whole numbers.
+inline float nearest_float(float value, float low, float high) {
+  return (std::clamp(value, low, high) + 0x1.8p23f) - 0x1.8p23f;
+}
 inline int nearest(float value, int low, int high) {
-  return static_cast<int>(std::lrint(std::clamp(value, static_cast<float>(low), static_cast<float>(high))));
+  return static_cast<int>(nearest_float(value, static_cast<float>(low), static_cast<float>(high)));
 }
 
 // x is about scale q - minimum, with q from 0 to `top`, and minimum not negative.
@@ -109,7 +113,7 @@ inline Affine fit_affine(std::span<const float> x, int top) {
     const float id = (static_cast<float>(top) + 0.125f * static_cast<float>(attempt - 8)) / range;
     double q1 = 0, q2 = 0, x1 = 0, xq = 0, x2 = 0;
     for (const float value : x) {
-      const double q = nearest((value - from) * id, 0, top), v = value;
+      const double q = nearest_float((value - from) * id, 0, static_cast<float>(top)), v = value;
       q1 += q, q2 += q * q, x1 += v, xq += v * q, x2 += v * v;
     }
     const double spread = n * q2 - q1 * q1;
@@ -164,7 +168,7 @@ inline float fit_symmetric(std::span<const float> x) {
     const float id = -(32 + 0.1f * static_cast<float>(attempt)) / extreme;
     double xq = 0, q2 = 0;
     for (const float value : x) {
-      const double q = nearest(value * id, -32, 31);
+      const double q = nearest_float(value * id, -32, 31);
       xq += value * q, q2 += q * q;
     }
     // The squared error of the fitted scale is what x has in all, less this.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "gguf_names.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace troika::models {
@@ -35,9 +36,9 @@ constexpr Pair encoder_layer_names[] = {{"attn_q", "attention.self.query", true}
                                         {"layer_output_norm", "output.LayerNorm", false}};
 
 template <std::size_t N>
-const Pair* find(const Pair (&pairs)[N], std::string_view name) {
+const Pair* find(const Pair (&pairs)[N], std::string_view name, std::string_view Pair::*side = &Pair::gguf) {
   for (const auto& pair : pairs) {
-    if (pair.gguf == name) return &pair;
+    if (pair.*side == name) return &pair;
   }
   return nullptr;
 }
@@ -75,6 +76,27 @@ HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture archi
     if (name == "attn_k") found.rows = HuggingFaceName::key;
   }
   return found;
+}
+
+std::string gguf_name(std::string_view name, Architecture architecture) {
+  const auto dot = name.rfind('.');
+  if (dot == std::string_view::npos) return {};
+  const auto end = std::string(name.substr(dot));
+  if (end != ".weight" && end != ".bias") return {};
+  name = name.substr(0, dot);
+  const bool encoder = architecture == Architecture::bert;
+  const std::string_view layers = encoder ? "encoder.layer." : "model.layers.";
+  if (!name.starts_with(layers)) {
+    const auto* pair =
+        encoder ? find(encoder_names, name, &Pair::hugging_face) : find(decoder_names, name, &Pair::hugging_face);
+    return pair == nullptr ? std::string() : std::string(pair->gguf) + end;
+  }
+  name.remove_prefix(layers.size());
+  const auto layer = std::string(name.substr(0, name.find('.')));
+  name.remove_prefix(std::min(name.size(), layer.size() + 1));
+  const auto* pair = encoder ? find(encoder_layer_names, name, &Pair::hugging_face)
+                             : find(decoder_layer_names, name, &Pair::hugging_face);
+  return pair == nullptr ? std::string() : "blk." + layer + "." + std::string(pair->gguf) + end;
 }
 
 }  // namespace troika::models

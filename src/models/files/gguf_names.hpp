@@ -18,4 +18,7 @@ struct HuggingFaceName {
 // Names that no model has (rope_freqs.weight and the like) stay as they are.
 HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture architecture);
 
+// The way back; empty for names that no tensor of a model has.
+std::string gguf_name(std::string_view hugging_face_name, Architecture architecture);
+
 }  // namespace troika::models

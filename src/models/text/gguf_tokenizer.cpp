@@ -4,6 +4,7 @@
 
 #include <troika/models/files/gguf_metadata.hpp>
 
+#include "pre_tokenizer_kinds.hpp"
 #include "tokenizer_parts.hpp"
 #include "unicode.hpp"
 
@@ -11,32 +12,6 @@
 // cut follows from names, whose meaning is what the tokenizer.json of those models says.
 namespace troika::models {
 namespace {
-
-#define TROIKA_CONTRACTIONS R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|)"
-#define TROIKA_WORDS R"([^\r\n\p{L}\p{N}]?\p{L}+|)"
-#define TROIKA_REST R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
-
-// Names of pre-tokenizers that mean the same are beside each other.
-struct PreTokenizerKind {
-  std::string_view names;  // with spaces around each
-  const char* pattern;     // of a Split before the bytes; null: that of GPT-2
-  bool digits, nfc, ignore_merges, add_bos;
-};
-constexpr PreTokenizerKind pre_tokenizers[] = {
-    {" llama-bpe llama3 llama-v3 smaug-bpe ", TROIKA_CONTRACTIONS TROIKA_WORDS R"(\p{N}{1,3}|)" TROIKA_REST, false,
-     false, true, true},
-    {" qwen2 deepseek-r1-qwen ", TROIKA_CONTRACTIONS TROIKA_WORDS R"(\p{N}|)" TROIKA_REST, false, true, false, false},
-    {" gpt-2 ", nullptr, false, false, false, false},
-    {" smollm ", nullptr, true, false, false, false},
-    {" tekken ",
-     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
-     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|)"
-     R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     false, false, true, true},
-};
-#undef TROIKA_CONTRACTIONS
-#undef TROIKA_WORDS
-#undef TROIKA_REST
 
 constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581 stands for a space in SentencePiece's tokens
 
@@ -148,22 +123,14 @@ std::unique_ptr<TokenizerParts> GgufTokenizer::byte_level() {
   const auto pre = metadata_.string(name("pre"), "");
   const auto spaced = " " + std::string(pre) + " ";
   const auto* kind = std::ranges::find_if(
-      pre_tokenizers, [&](const auto& k) { return k.names.find(spaced) != std::string_view::npos; });
-  if (pre.empty() || pre.find(' ') != std::string_view::npos || kind == std::end(pre_tokenizers)) {
-    std::string names;
-    for (const auto& known : pre_tokenizers) names += known.names.substr(1);
+      pre_tokenizer_kinds, [&](const auto& k) { return k.names.find(spaced) != std::string_view::npos; });
+  if (pre.empty() || pre.find(' ') != std::string_view::npos || kind == std::end(pre_tokenizer_kinds)) {
     unsupported(metadata_.origin() + ": the pre-tokenizer (" + name("pre") + ") " + in_quotes(pre) +
-                " is not supported; supported are " + names.substr(0, names.size() - 1));
+                " is not supported; supported are " + pre_tokenizer_names());
   }
   auto parts = std::make_unique<Parts>(Bpe(vocabulary_of_model(), metadata_.strings(name("merges")),
                                            kind->ignore_merges, metadata_.origin() + ": " + name("merges")));
-  Json steps = Json::array();
-  if (kind->digits) steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
-  if (kind->pattern != nullptr) {
-    steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", kind->pattern}}}, {"behavior", "Isolated"}});
-  }
-  steps.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", kind->pattern == nullptr}});
-  parts->pre_tokenizer = component<PreTokenizer>({{"type", "Sequence"}, {"pretokenizers", steps}});
+  parts->pre_tokenizer = component<PreTokenizer>({{"type", "Sequence"}, {"pretokenizers", kind->steps()}});
   if (kind->nfc) parts->normalizer = component<Normalizer>({{"type", "NFC"}});
   parts->decoder = component<Decoder>({{"type", "ByteLevel"}});
   surround("add_bos_token", kind->add_bos, id("bos_token_id"), parts->before);
