@@ -128,9 +128,10 @@ DecoderBlock<HostDevice> make_block(Pipeline& pipeline, const Sizes& sizes, Weig
   };
   return {norm(),
           {heads, column(query), column(kv), column(kv), row(query), rank},
+          {},
           norm(),
-          {column(wide), column(wide)},
-          row(wide)};
+          GatedMlp<HostDevice>{{column(wide), column(wide)}, row(wide)},
+          {}};
 }
 
 // What rank 0 measures while the others follow it.

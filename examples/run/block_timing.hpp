@@ -55,7 +55,7 @@ inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& conf
     const auto query = split.heads.query_features(), kv = split.heads.kv_features();
     const troika::DecoderBlock<HostDevice> block{
         norm(), {split.heads, column(query), column(kv), column(kv), row(query), pipeline.rank()},
-        norm(), {column(split.intermediate), column(split.intermediate)}, row(split.intermediate)};
+        {}, norm(), troika::GatedMlp<HostDevice>{{column(split.intermediate), column(split.intermediate)}, row(split.intermediate)}, {}};
 
     const auto most = *std::ranges::max_element(token_counts);
     const troika::RotaryTable rotary(most, config.head_dim);

@@ -7,6 +7,7 @@
 #include <troika/communication/communication.hpp>
 #include <troika/communication/rank.hpp>
 #include <troika/communication/threads.hpp>
+#include <troika/core/activation.hpp>
 #include <troika/core/dtype.hpp>
 #include <troika/core/error.hpp>
 #include <troika/core/lane.hpp>
@@ -20,6 +21,7 @@
 #include <troika/layers/block.hpp>
 #include <troika/layers/elementwise.hpp>
 #include <troika/layers/embedding.hpp>
+#include <troika/layers/experts.hpp>
 #include <troika/layers/kv_cache.hpp>
 #include <troika/layers/linear.hpp>
 #include <troika/layers/norm.hpp>

@@ -29,17 +29,17 @@ struct Problem {
     for (std::int64_t h = 0; h < heads; ++h) map.push_back(static_cast<std::int32_t>(h * kv_heads / heads));
   }
 
-  std::vector<float> run(HostDevice& device, AttentionMask mask, CpuLevel level) const {
+  std::vector<float> run(HostDevice& device, AttentionMask mask, CpuLevel level, float cap = 0) const {
     HostStream stream(device);
     std::vector<float> y(q.size(), 77);
     attention(stream, view(q, {tokens, heads, head_dim}), view(k, {kv_tokens, kv_heads, head_dim}),
-              view(v, {kv_tokens, kv_heads, head_dim}), map, mask, scale, view(y, {tokens, heads, head_dim}), level);
+              view(v, {kv_tokens, kv_heads, head_dim}), map, mask, scale, view(y, {tokens, heads, head_dim}), cap, level);
     return y;
   }
 
   // Against softmax in double, with `may_read(query, key)` written out by the test.
   template <class MayRead>
-  std::int64_t wrong(const std::vector<float>& y, MayRead may_read) const {
+  std::int64_t wrong(const std::vector<float>& y, MayRead may_read, double cap = 0) const {
     std::int64_t count = 0;
     std::vector<double> score(static_cast<std::size_t>(kv_tokens));
     for (std::int64_t t = 0; t < tokens; ++t) {
@@ -55,6 +55,7 @@ struct Problem {
             dot += product;
             size += std::abs(product);
           }
+          if (cap > 0) dot = cap * std::tanh(dot / cap);
           score[static_cast<std::size_t>(s)] = dot;
           most = std::max(most, dot);
           sensitivity = std::max(sensitivity, size);
@@ -97,6 +98,22 @@ TEST_CASE("causal attention equals softmax in double: prefill, decode and chunks
             }
           }
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("capped scores equal the softmax of cap tanh(score / cap) in double") {
+  auto device = device_of(2);
+  for (const auto level : levels()) {
+    for (const std::int64_t tokens : {1, 3, 33, 130}) {
+      const Problem problem(tokens, 6, 20, 40 + tokens, 3);
+      for (const float cap : {0.5f, 2.0f, 50.0f}) {
+        CAPTURE(to_string(level), tokens, cap);
+        const auto y = problem.run(device, AttentionMask::causal(40, 25), level, cap);
+        const auto may_read = [](std::int64_t t, std::int64_t s) { return s <= 40 + t && s > 40 + t - 25; };
+        REQUIRE(problem.wrong(y, may_read, double{cap}) == 0);
+        if (cap < 50) REQUIRE(problem.wrong(y, may_read) > 0);
       }
     }
   }

@@ -83,7 +83,7 @@ TEST_CASE("silu times up is within 1e-6 of the exact value for every argument") 
   HostStream stream(device);
   for (const auto level : levels()) {
     std::vector<float> y(gate.size());
-    silu_multiply(stream, view(gate, {count}), view(up, {count}), view(y, {count}), level);
+    activate_multiply(stream, Activation::silu, view(gate, {count}), view(up, {count}), view(y, {count}), level);
     for (std::size_t i = 0; i < y.size(); ++i) {
       const double g = double(gate[i]);
       // e^88.7 is infinity in a float: what is left below is 0.
@@ -93,6 +93,42 @@ TEST_CASE("silu times up is within 1e-6 of the exact value for every argument") 
     }
     SUCCEED();
   }
+}
+
+TEST_CASE("gelus times up are the gelus times up") {
+  const std::vector<float> gate = random_values(517, 3, -9, 9), up = random_values(517, 4);
+  HostDevice device;
+  HostStream stream(device);
+  for (const auto level : levels()) {
+    std::vector<float> exact(gate.size()), rough(gate.size()), y(gate.size());
+    apply_gelu(stream, view(gate, {517}), view(exact, {517}), level);
+    apply_gelu_tanh(stream, view(gate, {517}), view(rough, {517}), level);
+    activate_multiply(stream, Activation::gelu, view(gate, {517}), view(up, {517}), view(y, {517}), level);
+    for (std::size_t i = 0; i < y.size(); ++i) REQUIRE(y[i] == exact[i] * up[i]);
+    activate_multiply(stream, Activation::gelu_tanh, view(gate, {517}), view(up, {517}), view(y, {517}), level);
+    for (std::size_t i = 0; i < y.size(); ++i) REQUIRE(y[i] == rough[i] * up[i]);
+  }
+}
+
+TEST_CASE("a soft cap is within 1e-6 of cap tanh(x / cap), small values and infinities too") {
+  const std::vector<float> x = arguments();
+  const auto count = static_cast<std::int64_t>(x.size());
+  HostDevice device;
+  HostStream stream(device);
+  for (const auto level : levels()) {
+    for (const float cap : {1.0f, 30.0f, 50.0f}) {
+      std::vector<float> y(x.size());
+      apply_soft_cap(stream, cap, view(x, {count}), view(y, {count}), level);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        const double expected = double(cap) * std::tanh(double(x[i]) / double(cap));
+        CAPTURE(to_string(level), cap, x[i], y[i], expected);
+        // An argument that is subnormal once it is divided by the cap loses digits.
+        if (!close(double(y[i]), expected, std::abs(expected) * 1e-6 + 64 * double(cap) * smallest)) FAIL("too far");
+      }
+    }
+  }
+  std::vector<float> y(2);
+  REQUIRE_THROWS_AS(apply_soft_cap(stream, 0, view(x, {2}), view(y, {2})), Error);
 }
 
 TEST_CASE("elementwise functions work at every size, in place, and over a team") {
@@ -108,7 +144,7 @@ TEST_CASE("elementwise functions work at every size, in place, and over a team")
         add(stream, view(a, {count}), view(std::as_const(z), {count}), view(z, {count}), level);
         apply_gelu(stream, view(std::as_const(g), {count}), view(g, {count}), level);
         apply_gelu_tanh(stream, view(std::as_const(t), {count}), view(t, {count}), level);
-        silu_multiply(stream, view(a, {count}), view(std::as_const(s), {count}), view(s, {count}), level);
+        activate_multiply(stream, Activation::silu, view(a, {count}), view(std::as_const(s), {count}), view(s, {count}), level);
         std::int64_t wrong = 0;
         for (std::size_t i = 0; i < a.size(); ++i) {
           const double x = double(a[i]);
@@ -133,5 +169,5 @@ TEST_CASE("elementwise functions refuse shapes that differ") {
   REQUIRE_THROWS_WITH(apply_gelu(stream, view(a, {2, 3}), view(y, {3, 2})), Catch::Matchers::ContainsSubstring("(3, 2)"));
   REQUIRE_THROWS_AS(apply_gelu_tanh(stream, view(a, {6}), view(y, {5})), Error);
   REQUIRE_THROWS_AS(add(stream, view(a, {6}), view(a, {5}), view(y, {6})), Error);
-  REQUIRE_THROWS_AS(silu_multiply(stream, view(a, {5}), view(a, {6}), view(y, {6})), Error);
+  REQUIRE_THROWS_AS(activate_multiply(stream, Activation::silu, view(a, {5}), view(a, {6}), view(y, {6})), Error);
 }

@@ -42,7 +42,7 @@ std::string loading(const std::string& type, const std::string& from, const std:
 TEST_CASE("a model with an activation that is not built is refused, not computed with another") {
   using Catch::Matchers::ContainsSubstring;
   CHECK(loading<troika::models::Decoder>("llama", "silu", "silu") == "");
-  CHECK_THAT(loading<troika::models::Decoder>("llama", "silu", "gelu"), ContainsSubstring("hidden_act gelu"));
+  CHECK(loading<troika::models::Decoder>("llama", "silu", "gelu") == "");
   CHECK(loading<troika::models::Encoder>("bert", "gelu", "gelu_new") == "");
   CHECK_THAT(loading<troika::models::Encoder>("bert", "gelu", "silu"), ContainsSubstring("hidden_act silu"));
 }

@@ -68,7 +68,7 @@ double distance(const std::vector<float>& logits, const std::vector<double>& ref
 }  // namespace
 
 TEST_CASE("a split decoder gives the logits of the reference, whatever the model and the world") {
-  for (const std::string type : {"llama", "mistral", "qwen2", "qwen3"}) {
+  for (const std::string type : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "qwen3_moe"}) {
     const auto tiny = TinyModel::make(type);
     const Loaded model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);
@@ -87,7 +87,7 @@ TEST_CASE("a split decoder gives the logits of the reference, whatever the model
 }
 
 TEST_CASE("uneven shares change who computes, not what") {
-  for (const std::string type : {"llama", "qwen3"}) {
+  for (const std::string type : {"llama", "qwen3", "gemma2", "qwen3_moe"}) {
     const auto tiny = TinyModel::make(type, 2);
     const Loaded model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);

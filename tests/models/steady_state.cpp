@@ -106,7 +106,7 @@ TEST_CASE("a decode step allocates nothing once it is warm") {
       {"sampled", {.temperature = 1.1f, .seed = 3}},
       {"top k", {.temperature = 0.9f, .top_k = 9, .seed = 4}},
       {"top p", {.temperature = 1.2f, .top_p = 0.8f, .seed = 5}}};
-  for (const std::string type : {"llama", "mistral", "qwen2", "qwen3"}) {
+  for (const std::string type : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "qwen3_moe"}) {
     const troika::test::TempFolder folder;
     TinyModel::make(type).write(folder.path());
     for (const int world : {1, 2, 3}) {

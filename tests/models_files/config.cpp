@@ -86,6 +86,80 @@ TEST_CASE("What a config leaves out is what transformers takes") {
   CHECK(!bert.is_decoder());
 }
 
+TEST_CASE("The configs of Gemma, Qwen3-MoE, Phi-3, GPT-2 and Nomic say what their blocks have") {
+  const auto gemma2 = ModelConfig::parse(R"({"model_type":"gemma2","hidden_act":"gelu","query_pre_attn_scalar":144,"sliding_window":4096})");
+  CHECK(gemma2.hidden_act == Activation::gelu_tanh);
+  CHECK(gemma2.attention_scale == 1.0f / 12);
+  CHECK(gemma2.embedding_scale == 48);
+  CHECK(gemma2.attention_cap == 50);
+  CHECK(gemma2.logit_cap == 30);
+  CHECK(gemma2.post_norms);
+  CHECK(gemma2.norm_adds_one);
+  CHECK(!gemma2.qk_norm);
+  CHECK(gemma2.tie_word_embeddings);
+  CHECK(gemma2.attention_window(0) == 4096);
+  CHECK(gemma2.attention_window(1) == 0);
+  CHECK(gemma2.eos_token_ids == std::vector<std::int32_t>{1});
+
+  const auto gemma3 = ModelConfig::parse(R"({"model_type":"gemma3_text","attn_logit_softcapping":null,"final_logit_softcapping":null,
+    "head_dim":256,"hidden_size":1152,"num_attention_heads":4,"num_key_value_heads":1,"num_hidden_layers":26,"sliding_window":512,
+    "rope_local_base_freq":10000,"rope_theta":1000000,"rope_scaling":{"rope_type":"linear","factor":8.0},"sliding_window_pattern":6})");
+  CHECK(gemma3.attention_scale == 1.0f / 16);
+  CHECK(gemma3.attention_cap == 0);
+  CHECK(gemma3.logit_cap == 0);
+  CHECK(gemma3.qk_norm);
+  CHECK(gemma3.rope_theta == 1000000);
+  CHECK(gemma3.rope_factor == 8);
+  CHECK(gemma3.local_rope_theta == 10000.0);
+  CHECK(gemma3.attention_window(4) == 512);
+  CHECK(gemma3.attention_window(5) == 0);
+  CHECK(gemma3.attention_window(25) == 512);
+
+  const auto moe = ModelConfig::parse(R"({"model_type":"qwen3_moe","head_dim":128,"hidden_size":2048,"num_experts":128,
+    "num_experts_per_tok":8,"moe_intermediate_size":768,"norm_topk_prob":true,"decoder_sparse_step":1,"mlp_only_layers":[]})");
+  REQUIRE(moe.experts);
+  CHECK(moe.experts->count == 128);
+  CHECK(moe.experts->used == 8);
+  CHECK(moe.experts->intermediate_size == 768);
+  CHECK(moe.experts->normalized);
+  CHECK(moe.qk_norm);
+
+  const auto phi3 = ModelConfig::parse(R"({"model_type":"phi3","hidden_size":64,"num_attention_heads":2,"max_position_embeddings":131072,
+    "original_max_position_embeddings":4096,"partial_rotary_factor":0.25,"sliding_window":262144,
+    "rope_scaling":{"type":"longrope","short_factor":[1,1,1,2],"long_factor":[1,2,3,4.5]}})");
+  CHECK(phi3.rotary_dim == 8);
+  CHECK(phi3.attention_window(0) == 262144);
+  REQUIRE(phi3.long_rope);
+  CHECK(phi3.long_rope->long_divisors == std::vector<float>{1, 2, 3, 4.5f});
+  CHECK(phi3.long_rope->original_max_position_embeddings == 4096);
+  CHECK(phi3.long_rope->magnitude == Approx(1.1902380714238083));  // sqrt(1 + ln 32 / ln 4096)
+  CHECK(ModelConfig::parse(R"({"model_type":"phi3"})").attention_window(0) == 0);
+
+  const auto gpt2 = ModelConfig::parse(R"({"model_type":"gpt2","activation_function":"gelu_new","n_ctx":1024,"n_embd":1024,"n_head":16,
+    "n_layer":24,"n_positions":1024,"n_inner":null,"layer_norm_epsilon":1e-05,"vocab_size":50257})");
+  CHECK(gpt2.hidden_size == 1024);
+  CHECK(gpt2.intermediate_size == 4096);
+  CHECK(gpt2.layers == 24);
+  CHECK(gpt2.kv_heads == 16);
+  CHECK(gpt2.head_dim == 64);
+  CHECK(gpt2.max_position_embeddings == 1024);
+  CHECK(gpt2.hidden_act == Activation::gelu_tanh);
+  CHECK(gpt2.norm == NormKind::layer);
+  CHECK(gpt2.learned_positions);
+  CHECK(!gpt2.gated_mlp);
+  CHECK(gpt2.tie_word_embeddings);
+
+  const auto nomic = ModelConfig::parse(R"({"model_type":"nomic_bert","activation_function":"swiglu","n_embd":768,"n_head":12,"n_inner":3072,
+    "n_layer":12,"n_positions":2048,"rotary_emb_base":1000,"rotary_emb_fraction":1.0,"rotary_emb_interleaved":false,"prenorm":false,
+    "qkv_proj_bias":false,"mlp_fc1_bias":false,"mlp_fc2_bias":false,"layer_norm_epsilon":1e-12,"type_vocab_size":2,"vocab_size":30528})");
+  CHECK(!nomic.is_decoder());
+  CHECK(nomic.gated_mlp);
+  CHECK(nomic.rope_theta == 1000);
+  CHECK(!nomic.learned_positions);
+  CHECK(!nomic.qkv_bias);
+  CHECK(nomic.hidden_act == Activation::silu);
+}
+
 TEST_CASE("The rope_parameters of transformers 5 are read") {
   const auto plain = ModelConfig::parse(R"({"model_type":"qwen3","dtype":"float16","rope_parameters":{"rope_theta":1000000,"rope_type":"default"}})");
   CHECK(plain.rope_theta == 1000000);
@@ -110,7 +184,7 @@ TEST_CASE("A config that cannot be run is one clear error") {
       {"[]", "must be a JSON object", Fault::bad_file},
       {"{}", "no field 'model_type'", Fault::bad_file},
       {R"({"model_type":7})", "must be a string", Fault::bad_file},
-      {R"({"model_type":"gpt2"})", "supported are llama, mistral, qwen2, qwen3, bert", Fault::unsupported},
+      {R"({"model_type":"mamba"})", "supported are llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3, gpt2, bert, nomic_bert", Fault::unsupported},
       {R"({"model_type":"llama","model_type":"llama"})", "twice", Fault::bad_file},
       {R"({"model_type":"llama","hidden_size":0})", "hidden_size is 0", Fault::bad_file},
       {R"({"model_type":"llama","hidden_size":-4096})", "hidden_size is -4096", Fault::bad_file},
@@ -129,8 +203,23 @@ TEST_CASE("A config that cannot be run is one clear error") {
       {R"({"model_type":"llama","rms_norm_eps":"small"})", "must be a number", Fault::bad_file},
       {R"({"model_type":"llama","rms_norm_eps":-1})", "rms_norm_eps is -1", Fault::bad_file},
       {R"({"model_type":"llama","rope_theta":0})", "rope_theta is 0", Fault::bad_file},
-      {R"({"model_type":"llama","rope_scaling":{"type":"linear","factor":2}})", "'linear'", Fault::unsupported},
-      {R"({"model_type":"llama","rope_scaling":{"rope_type":"yarn","factor":2}})", "'yarn'", Fault::unsupported},
+      {R"({"model_type":"llama","rope_scaling":{"type":"linear"}})", "no field 'factor'", Fault::bad_file},
+      {R"({"model_type":"llama","rope_scaling":{"rope_type":"yarn","factor":2}})", "'yarn' is not supported; supported are default, linear, llama3, longrope", Fault::unsupported},
+      {R"({"model_type":"llama","rope_parameters":{"full_attention":{}}})", "of gemma3_text only", Fault::unsupported},
+      {R"({"model_type":"gemma3_text","rope_parameters":{"other_attention":{}}})", "'other_attention'", Fault::unsupported},
+      {R"({"model_type":"gemma3_text","rope_parameters":{"sliding_attention":{"rope_type":"linear"}}})", "supported is default", Fault::unsupported},
+      {R"({"model_type":"gemma3_text","sliding_window_pattern":0})", "sliding_window_pattern is 0", Fault::bad_file},
+      {R"({"model_type":"gemma2","query_pre_attn_scalar":0})", "query_pre_attn_scalar is 0", Fault::bad_file},
+      {R"({"model_type":"gemma2","attn_logit_softcapping":-1})", "attn_logit_softcapping is -1", Fault::bad_file},
+      {R"({"model_type":"phi3","partial_rotary_factor":0.01})", "rotates 0 features", Fault::bad_file},
+      {R"({"model_type":"phi3","rope_scaling":{"type":"longrope","short_factor":[1],"long_factor":[1]}})", "ask for 48", Fault::bad_file},
+      {R"({"model_type":"phi3","hidden_size":128,"rope_scaling":{"type":"longrope","short_factor":[1,0],"long_factor":[1,1]}})", "the element 0", Fault::bad_file},
+      {R"({"model_type":"qwen3_moe","num_experts":4,"num_experts_per_tok":5})", "num_experts_per_tok is 5", Fault::bad_file},
+      {R"({"model_type":"qwen3_moe","num_experts":100000})", "num_experts is 100000", Fault::bad_file},
+      {R"({"model_type":"qwen3_moe","mlp_only_layers":[0]})", "mlp_only_layers", Fault::unsupported},
+      {R"({"model_type":"gpt2","scale_attn_by_inverse_layer_idx":true})", "scale_attn_by_inverse_layer_idx", Fault::unsupported},
+      {R"({"model_type":"gpt2","n_embd":100,"n_head":12})", "not a multiple of the 12 heads", Fault::bad_file},
+      {R"({"model_type":"nomic_bert","qkv_proj_bias":true})", "qkv_proj_bias", Fault::unsupported},
       {R"({"model_type":"llama","rope_scaling":{"rope_type":"dynamic","factor":2}})", "'dynamic'", Fault::unsupported},
       {R"({"model_type":"llama","rope_scaling":{"rope_type":"llama3"}})", "no field 'factor'", Fault::bad_file},
       {R"({"model_type":"llama","rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":4,"original_max_position_embeddings":8192}})",

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares troika's models with transformers, for random small models of every kind and for the one in examples/model.
 
-    models_oracle.py FOLDER_OF_THE_TOOLS
+    models_oracle.py FOLDER_OF_THE_TOOLS [NAME...]
 
-Makes models with transformers, saves them as Hugging Face folders, and runs `tool_forward` on worlds of 1 to 8 ranks
+With names, only the models that begin with one of them. Makes models with transformers, saves them as Hugging Face folders, and runs `tool_forward` on worlds of 1 to 8 ranks
 with even and uneven shares. Logits (hidden states of encoders) must be within 2e-4 of the largest one, and greedy
 decoding must give the same tokens. The reference is transformers in f32 without a cache. Exits with 77 (skipped) where
 torch or transformers is absent.
@@ -20,7 +20,8 @@ try:
     import torch
     import transformers
     from tokenizers import Tokenizer
-    from transformers import BertConfig, BertModel, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+    from transformers import (BertConfig, Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig,
+                              NomicBertConfig, Phi3Config, Qwen2Config, Qwen3Config, Qwen3MoeConfig)
 except ImportError as error:
     print(f"SKIPPED: {error}")
     sys.exit(77)
@@ -36,6 +37,19 @@ LLAMA3 = dict(rope_theta=50000.0, rope_type="llama3", factor=8.0, low_freq_facto
               original_max_position_embeddings=32)
 BERT = dict(SMALL, num_attention_heads=6)
 del BERT["num_key_value_heads"]
+
+GEMMA = dict(SMALL, head_dim=16, query_pre_attn_scalar=24, sliding_window=8)
+GEMMA3_ROPE = {"full_attention": dict(rope_type="linear", factor=4.0, rope_theta=50000.0),
+               "sliding_attention": dict(rope_type="default", rope_theta=2000.0)}
+GEMMA3_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+EXPERTS = dict(SMALL, head_dim=16, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=44)
+PHI3 = dict(SMALL, pad_token_id=0)
+# Heads of 12, of which 6 features are rotated.
+LONGROPE = dict(rope_theta=10000.0, rope_type="longrope", partial_rotary_factor=0.5, short_factor=[1.0, 1.3, 2.5],
+                long_factor=[1.1, 4.0, 9.0])
+GPT2 = dict(vocab_size=307, n_embd=96, n_layer=3, n_head=8, n_positions=128, initializer_range=0.2, bos_token_id=0, eos_token_id=0)
+NOMIC = dict(BERT, rope_parameters=dict(rope_theta=1000.0, rope_type="default"))
+ENCODERS = ("bert", "nomic_bert")
 
 # name, configuration, dtype of the file, options of save_pretrained
 MODELS = [
@@ -56,26 +70,62 @@ MODELS = [
     ("qwen2, tied, f16", Qwen2Config(**SMALL, tie_word_embeddings=True), torch.float16, {}),
     ("qwen3", Qwen3Config(**SMALL, head_dim=16), torch.float32, {}),
     ("qwen3, tied, bf16", Qwen3Config(**SMALL, head_dim=32, tie_word_embeddings=True), torch.bfloat16, {}),
+    ("gemma2", Gemma2Config(**GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=7.0), torch.float32, {}),
+    ("gemma2, no caps, bf16", Gemma2Config(**GEMMA, attn_logit_softcapping=None, final_logit_softcapping=None), torch.bfloat16, {}),
+    ("gemma3", Gemma3TextConfig(**GEMMA, layer_types=GEMMA3_LAYERS, rope_parameters=GEMMA3_ROPE), torch.float32, {}),
+    ("gemma3, own lm_head", Gemma3TextConfig(**GEMMA, tie_word_embeddings=False, final_logit_softcapping=9.0), torch.float32, {}),
+    ("qwen3moe", Qwen3MoeConfig(**EXPERTS, norm_topk_prob=True), torch.float32, {}),
+    ("qwen3moe, weights as they are, bf16", Qwen3MoeConfig(**EXPERTS, norm_topk_prob=False), torch.bfloat16, {}),
+    ("phi3", Phi3Config(**PHI3), torch.float32, {}),
+    ("phi3, window of 8, bf16", Phi3Config(**PHI3, sliding_window=8), torch.bfloat16, {}),
+    ("phi3, longrope, short", Phi3Config(**PHI3, rope_parameters=LONGROPE, original_max_position_embeddings=100), torch.float32, {}),
+    ("phi3, longrope, long", Phi3Config(**PHI3, rope_parameters=LONGROPE, original_max_position_embeddings=6), torch.float32, {}),
+    ("gpt2", GPT2Config(**GPT2), torch.float32, {}),
+    ("gpt2, gelu, wider, f16", GPT2Config(**GPT2, n_inner=100, activation_function="gelu"), torch.float16, {}),
     ("bert", BertConfig(**BERT), torch.float32, {}),
     ("bert, gelu_new", BertConfig(**BERT, hidden_act="gelu_new"), torch.float32, {}),
     ("bert, bf16", BertConfig(**BERT), torch.bfloat16, {}),
+    ("nomic_bert", NomicBertConfig(**NOMIC), torch.float32, {}),
+    ("nomic_bert, bf16", NomicBertConfig(**NOMIC), torch.bfloat16, {}),
 ]
 
 
-def make(config, dtype, folder, options):
-    """Saves a random model. Norms and biases get values too, so that forgetting one shows."""
+def is_encoder(config):
+    return config.model_type in ENCODERS
+
+
+def prompts_of(name, config):
+    """transformers takes the long factors of longrope from the length of the text, troika from the context."""
+    prompts = random_prompts(config.vocab_size)
+    return [prompt for prompt in prompts if len(prompt) > 6] if name.endswith("longrope, long") else prompts
+
+
+def options_of(name):
+    return ["--context", "100"] if name.endswith("longrope, short") else []
+
+
+def random_model(config):
+    """Norms and biases get values too, so that forgetting one shows."""
     torch.manual_seed(17)
-    model = BertModel(config) if config.model_type == "bert" else transformers.AutoModelForCausalLM.from_config(config)
+    loader = transformers.AutoModel if is_encoder(config) else transformers.AutoModelForCausalLM
+    model = loader.from_config(config)
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.dim() == 1:
-                value.normal_(1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0, 0.2)
-    model.to(dtype).save_pretrained(folder, **options)
+                is_norm = "norm" in name.lower() or ".ln_" in name
+                value.normal_(1.0 if is_norm and name.endswith("weight") else 0.0, 0.2)
+            elif value.dim() == 3:  # experts, which transformers leaves small
+                value.normal_(0.0, 0.2)
+    return model.eval()
+
+
+def make(config, dtype, folder, options):
+    random_model(config).to(dtype).save_pretrained(folder, **options)
 
 
 def load(folder):
-    kind = transformers.AutoConfig.from_pretrained(folder).model_type
-    loader = BertModel if kind == "bert" else transformers.AutoModelForCausalLM
+    config = transformers.AutoConfig.from_pretrained(folder)
+    loader = transformers.AutoModel if is_encoder(config) else transformers.AutoModelForCausalLM
     return loader.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
@@ -91,7 +141,7 @@ def greedy(model, prompt, count):
 
 def expected(model, prompts, count=GREEDY):
     with torch.no_grad():
-        if model.config.model_type != "bert":
+        if not is_encoder(model.config):
             answers = [greedy(model, prompt, count) for prompt in prompts]
             return {("logits", i): logits for i, (_, logits) in enumerate(answers)} | {
                 ("tokens", i): tokens for i, (tokens, _) in enumerate(answers)}
@@ -184,8 +234,9 @@ def trained_model(tool, folder, table):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         raise SystemExit(__doc__)
+    names = tuple(sys.argv[2:]) or ("",)
     tool = os.path.join(sys.argv[1], "tool_forward")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -193,19 +244,21 @@ def main():
     table = Table()
     with tempfile.TemporaryDirectory() as temp:
         for i, (name, config, dtype, options) in enumerate(MODELS):
+            if not name.startswith(names):
+                continue
             folder = os.path.join(temp, str(i))
             make(config, dtype, folder, options)
-            prompts = random_prompts(config.vocab_size)
+            prompts, more = prompts_of(name, config), options_of(name)
             want = expected(load(folder), prompts)
             try:
-                table.add(name, compare(run(tool, folder, prompts, WORLDS), want))
-                if config.model_type != "bert":
-                    split = run(tool, folder, prompts, SEQUENCE_PARALLEL_WORLDS, "--sequence-parallel")
+                table.add(name, compare(run(tool, folder, prompts, WORLDS, *more), want))
+                if not is_encoder(config):
+                    split = run(tool, folder, prompts, SEQUENCE_PARALLEL_WORLDS, "--sequence-parallel", *more)
                     table.add(name + ", sequence parallel", compare(split, want))
             except RuntimeError as error:
                 table.add_failure(name, error)
     examples = pathlib.Path(__file__).resolve().parents[2] / "examples" / "model"
-    if (examples / "model.safetensors").exists():
+    if names == ("",) and (examples / "model.safetensors").exists():
         trained_model(tool, examples, table)
     else:
         print("not compared: examples/model is not there")

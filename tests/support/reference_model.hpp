@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <numbers>
 #include <span>
 #include <string>
@@ -22,18 +23,21 @@ class ReferenceModel {
   // Decoder: the logits of every token.
   Rows logits(std::span<const std::int32_t> ids) const {
     Rows x;
-    for (const auto id : ids) x.push_back(row(tensor("model.embed_tokens.weight"), id));
+    for (const auto id : ids) {
+      x.push_back(row(tensor("model.embed_tokens.weight"), id));
+      if (m_.gemma) for (auto& value : x.back()) value *= std::sqrt(static_cast<double>(m_.hidden));
+    }
     for (std::int64_t i = 0; i < m_.layers; ++i) {
       const std::string layer = "model.layers." + std::to_string(i);
       Rows normed;
       for (const auto& token : x) normed.push_back(rms_norm(token, layer + ".input_layernorm.weight"));
-      accumulate(x, decoder_attention(normed, layer + ".self_attn."));
+      auto attended = decoder_attention(normed, layer + ".self_attn.", m_.gemma && i % 2 == 1 ? 0 : m_.window);
+      if (m_.gemma) for (auto& token : attended) token = rms_norm(token, layer + ".post_attention_layernorm.weight");
+      accumulate(x, attended);
       for (auto& token : x) {
-        const auto n = rms_norm(token, layer + ".post_attention_layernorm.weight");
-        auto gate = product(n, layer + ".mlp.gate_proj");
-        const auto up = product(n, layer + ".mlp.up_proj");
-        for (std::size_t j = 0; j < gate.size(); ++j) gate[j] *= up[j] / (1 + std::exp(-gate[j]));
-        const auto down = product(gate, layer + ".mlp.down_proj");
+        const auto n = rms_norm(token, layer + (m_.gemma ? ".pre_feedforward_layernorm.weight" : ".post_attention_layernorm.weight"));
+        auto down = m_.experts ? mixture(n, layer + ".mlp.") : mlp(n, layer + ".mlp.");
+        if (m_.gemma) down = rms_norm(down, layer + ".post_feedforward_layernorm.weight");
         for (std::size_t j = 0; j < token.size(); ++j) token[j] += down[j];
       }
     }
@@ -41,6 +45,7 @@ class ReferenceModel {
     for (const auto& token : x) {
       const auto n = rms_norm(token, "model.norm.weight");
       result.push_back(product(n, m_.tied ? "model.embed_tokens" : "lm_head"));
+      if (m_.gemma) for (auto& logit : result.back()) logit = m_.logit_cap * std::tanh(logit / m_.logit_cap);
     }
     return result;
   }
@@ -76,7 +81,7 @@ class ReferenceModel {
         k.push_back(product(token, self + "key", true));
         v.push_back(product(token, self + "value", true));
       }
-      const auto mixed = attend(q, k, v, m_.hidden / m_.heads, [&](std::size_t, std::size_t) { return true; });
+      const auto mixed = attend(q, k, v, m_.hidden / m_.heads, static_cast<double>(m_.hidden / m_.heads), [&](std::size_t, std::size_t) { return true; });
       for (std::size_t t = 0; t < x.size(); ++t) {
         const auto out = product(mixed[t], layer + ".attention.output.dense", true);
         for (std::size_t j = 0; j < out.size(); ++j) x[t][j] += out[j];
@@ -114,7 +119,9 @@ class ReferenceModel {
     for (const double value : x) squares += value * value;
     const double scale = 1 / std::sqrt(squares / static_cast<double>(x.size()) + 1e-5);
     std::vector<double> y;
-    for (std::size_t j = 0; j < x.size(); ++j) y.push_back(x[j] * scale * tensor(name)[static_cast<std::int64_t>(j)]);
+    for (std::size_t j = 0; j < x.size(); ++j) {
+      y.push_back(x[j] * scale * (tensor(name)[static_cast<std::int64_t>(j)] + (m_.gemma ? 1 : 0)));
+    }
     return y;
   }
   std::vector<double> layer_norm(const std::vector<double>& x, const std::string& name) const {
@@ -157,7 +164,35 @@ class ReferenceModel {
     }
   }
 
-  Rows decoder_attention(const Rows& x, const std::string& name) const {
+  std::vector<double> mlp(const std::vector<double>& x, const std::string& name) const {
+    auto gate = product(x, name + "gate_proj");
+    const auto up = product(x, name + "up_proj");
+    for (std::size_t j = 0; j < gate.size(); ++j) {
+      const double g = gate[j], tanh = std::tanh(std::sqrt(2 / std::numbers::pi) * (g + 0.044715 * g * g * g));
+      gate[j] = up[j] * (m_.gemma ? g / 2 * (1 + tanh) : g / (1 + std::exp(-g)));
+    }
+    return product(gate, name + "down_proj");
+  }
+
+  // Every expert's answer, weighed by the softmax over the scores of the best.
+  std::vector<double> mixture(const std::vector<double>& x, const std::string& name) const {
+    const auto scores = product(x, name + "gate");
+    std::vector<double> sorted(scores);
+    std::ranges::sort(sorted, std::greater<>());
+    const double least = sorted[static_cast<std::size_t>(m_.used_experts) - 1];
+    double total = 0;
+    std::vector<double> sum(x.size(), 0.0);
+    for (std::size_t e = 0; e < scores.size(); ++e) {
+      if (scores[e] < least) continue;
+      const auto answer = mlp(x, name + "experts." + std::to_string(e) + ".");
+      total += std::exp(scores[e]);
+      for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += std::exp(scores[e]) * answer[j];
+    }
+    for (auto& value : sum) value /= total;
+    return sum;
+  }
+
+  Rows decoder_attention(const Rows& x, const std::string& name, std::int64_t window) const {
     Rows q, k, v;
     for (std::size_t t = 0; t < x.size(); ++t) {
       q.push_back(product(x[t], name + "q_proj", m_.qkv_bias));
@@ -167,15 +202,15 @@ class ReferenceModel {
       prepare(k[t], t, name + "k_norm.weight");
     }
     const auto sees = [&](std::size_t query, std::size_t key) {
-      return key <= query && (m_.window == 0 || query - key < static_cast<std::size_t>(m_.window));
+      return key <= query && (window == 0 || query - key < static_cast<std::size_t>(window));
     };
     Rows result;
-    for (const auto& token : attend(q, k, v, m_.head_dim, sees)) result.push_back(product(token, name + "o_proj"));
+    for (const auto& token : attend(q, k, v, m_.head_dim, m_.gemma ? m_.query_scalar : static_cast<double>(m_.head_dim), sees)) result.push_back(product(token, name + "o_proj"));
     return result;
   }
 
   template <class Sees>
-  Rows attend(const Rows& q, const Rows& k, const Rows& v, std::int64_t head_dim, Sees sees) const {
+  Rows attend(const Rows& q, const Rows& k, const Rows& v, std::int64_t head_dim, double scalar, Sees sees) const {
     const auto dim = static_cast<std::size_t>(head_dim);
     const auto group = static_cast<std::size_t>(m_.heads / m_.kv_heads);
     Rows result(q.size(), std::vector<double>(q[0].size(), 0.0));
@@ -187,7 +222,9 @@ class ReferenceModel {
         for (std::size_t s = 0; s < k.size(); ++s) {
           double dot = 0;
           for (std::size_t j = 0; j < dim; ++j) dot += q[t][head * dim + j] * k[s][kv + j];
-          weights.push_back(sees(t, s) ? std::exp(dot / std::sqrt(static_cast<double>(dim))) : 0.0);
+          double score = dot / std::sqrt(scalar);
+          if (m_.gemma) score = m_.attention_cap * std::tanh(score / m_.attention_cap);
+          weights.push_back(sees(t, s) ? std::exp(score) : 0.0);
           total += weights.back();
         }
         for (std::size_t s = 0; s < k.size(); ++s) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -28,7 +29,10 @@ struct TinyModel {
   std::string type;  // model_type
   std::int64_t hidden = 48, intermediate = 80, layers = 2, heads = 6, kv_heads = 2, head_dim = 8, vocab = 101, positions = 64;
   bool qkv_bias = false, qk_norm = false, tied = false, llama3 = false;
-  std::int64_t window = 0;
+  std::int64_t window = 0;      // gemma2: of every second layer
+  bool gemma = false;           // norms of 1 + w, after attention and MLP too, caps, GeGLU
+  double attention_cap = 2, logit_cap = 1.5, query_scalar = 12;  // of gemma
+  std::int64_t experts = 0, used_experts = 2;
   troika::DType dtype = troika::DType::f32;
   std::map<std::string, Values> tensors{};
 
@@ -42,6 +46,8 @@ struct TinyModel {
     if (model.type == "mistral") model.window = 5;
     if (model.type == "qwen2") model.qkv_bias = true;
     if (model.type == "qwen3") { model.qk_norm = model.tied = true; model.head_dim = 16; }
+    if (model.type == "qwen3_moe") { model.qk_norm = true; model.experts = 5; }
+    if (model.type == "gemma2") { model.gemma = model.tied = true; model.window = 5; }
     if (model.type == "bert") model.kv_heads = model.heads;
     std::mt19937 random(seed);
     model.encoder() ? model.fill_encoder(random) : model.fill_decoder(random);
@@ -76,6 +82,14 @@ struct TinyModel {
       text += field("num_key_value_heads", kv_heads) + field("head_dim", head_dim) + field("rope_theta", 10000.0) +
               ",\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"bos_token_id\":1,\"eos_token_id\":[2]" +
               ",\"tie_word_embeddings\":" + (tied ? "true" : "false");
+      if (experts) {
+        text += field("num_experts", experts) + field("num_experts_per_tok", used_experts) +
+                field("moe_intermediate_size", intermediate) + ",\"norm_topk_prob\":true";
+      }
+      if (gemma) {
+        text += field("query_pre_attn_scalar", query_scalar) + field("attn_logit_softcapping", attention_cap) +
+                field("final_logit_softcapping", logit_cap) + ",\"hidden_activation\":\"gelu_pytorch_tanh\"";
+      }
       if (window) text += field("sliding_window", window);
       if (llama3) {
         text += ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
@@ -97,12 +111,17 @@ struct TinyModel {
     const double scale = 0.15;
     const auto query = heads * head_dim, kv = kv_heads * head_dim;
     add(random, "model.embed_tokens.weight", {vocab, hidden}, 1);
-    add(random, "model.norm.weight", {hidden}, 0.1, 1);
+    const double one = gemma ? 0 : 1;  // what norms multiply by is 1 + w there
+    add(random, "model.norm.weight", {hidden}, 0.1, one);
     if (!tied) add(random, "lm_head.weight", {vocab, hidden}, scale);
     for (std::int64_t i = 0; i < layers; ++i) {
       const std::string layer = "model.layers." + std::to_string(i), attention = layer + ".self_attn.";
-      add(random, layer + ".input_layernorm.weight", {hidden}, 0.1, 1);
-      add(random, layer + ".post_attention_layernorm.weight", {hidden}, 0.1, 1);
+      add(random, layer + ".input_layernorm.weight", {hidden}, 0.1, one);
+      add(random, layer + ".post_attention_layernorm.weight", {hidden}, 0.1, one);
+      if (gemma) {
+        add(random, layer + ".pre_feedforward_layernorm.weight", {hidden}, 0.1, one);
+        add(random, layer + ".post_feedforward_layernorm.weight", {hidden}, 0.1, one);
+      }
       add(random, attention + "q_proj.weight", {query, hidden}, scale);
       add(random, attention + "k_proj.weight", {kv, hidden}, scale);
       add(random, attention + "v_proj.weight", {kv, hidden}, scale);
@@ -116,9 +135,13 @@ struct TinyModel {
         add(random, attention + "q_norm.weight", {head_dim}, 0.1, 1);
         add(random, attention + "k_norm.weight", {head_dim}, 0.1, 1);
       }
-      add(random, layer + ".mlp.gate_proj.weight", {intermediate, hidden}, scale);
-      add(random, layer + ".mlp.up_proj.weight", {intermediate, hidden}, scale);
-      add(random, layer + ".mlp.down_proj.weight", {hidden, intermediate}, scale);
+      if (experts) add(random, layer + ".mlp.gate.weight", {experts, hidden}, scale);
+      for (std::int64_t e = 0; e < std::max<std::int64_t>(experts, 1); ++e) {
+        const auto mlp = layer + ".mlp." + (experts ? "experts." + std::to_string(e) + "." : "");
+        add(random, mlp + "gate_proj.weight", {intermediate, hidden}, scale);
+        add(random, mlp + "up_proj.weight", {intermediate, hidden}, scale);
+        add(random, mlp + "down_proj.weight", {hidden, intermediate}, scale);
+      }
     }
   }
 

@@ -25,6 +25,8 @@ struct RotaryOptions {
   float theta = 10000;
   std::optional<Llama3Scaling> llama3{};
   std::vector<float> divisors{};  // (head_dim / 2), of the frequencies; empty: all 1
+  float factor = 1;               // positions are divided by it
+  float magnitude = 1;            // cos and sin are multiplied by it
 };
 
 // cos and sin of every angle that positions [0, positions) need. Immutable: share it between layers and ranks.
@@ -52,10 +54,11 @@ class RotaryTable {
       float frequency = 1.0f / static_cast<float>(std::pow(double{options.theta}, double{exponent}));
       if (options.llama3) frequency = scaled(frequency, *options.llama3);
       if (!options.divisors.empty()) frequency /= options.divisors[static_cast<std::size_t>(i)];
+      frequency /= options.factor;
       for (std::int64_t position = 0; position < positions; ++position) {
         const float angle = static_cast<float>(position) * frequency;
-        cos_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::cos(double{angle}));
-        sin_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::sin(double{angle}));
+        cos_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::cos(double{angle})) * options.magnitude;
+        sin_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::sin(double{angle})) * options.magnitude;
       }
     }
   }

@@ -62,6 +62,10 @@ class Attention {
  public:
   static constexpr std::string_view name = "attention";
 
+  struct Scores {
+    float scale = 0;  // of a query times a key; 0: 1 / sqrt(head_dim)
+    float cap = 0;    // scores become cap tanh(score / cap) (Gemma 2); 0: they stay
+  };
   struct Norms {  // RMSNorm over each head before rotation (Qwen3); empty when the model has none
     Tensor<float, D> query, key;
     float eps = 1e-6f;
@@ -69,9 +73,10 @@ class Attention {
 
   Attention() = default;
   Attention(HeadSplit heads, ColumnParallelLinear<D> query, ColumnParallelLinear<D> key, ColumnParallelLinear<D> value,
-            RowParallelLinear<D> output, int rank, Norms norms = {})
+            RowParallelLinear<D> output, int rank, Norms norms = {}, Scores scores = {})
       : heads_(std::move(heads)), query_(std::move(query)), key_(std::move(key)), value_(std::move(value)),
-        output_(std::move(output)), norms_(std::move(norms)), rank_(rank) {
+        output_(std::move(output)), norms_(std::move(norms)), scores_(scores), rank_(rank) {
+    if (scores_.scale == 0) scores_.scale = 1.0f / std::sqrt(static_cast<float>(heads_.head_dim));
     const auto group = heads_.query.extent() / heads_.kv.extent();
     for (auto head = heads_.query[rank].begin; head < heads_.query[rank].end; ++head) {
       kv_head_of_.push_back(static_cast<std::int32_t>(head / group - heads_.kv[rank].begin));
@@ -129,8 +134,8 @@ class Attention {
       mask = context.window > 0 ? AttentionMask::causal(context.cached, context.window) : AttentionMask::causal(context.cached);
     }
     Tensor<float, D> mixed(stream.device(), query_shape);
-    attention(stream, View<const float>(q), keys, values, kv_head_of_, mask, 1.0f / std::sqrt(static_cast<float>(dim)),
-              mixed.view());
+    attention(stream, View<const float>(q), keys, values, kv_head_of_, mask, scores_.scale, mixed.view(),
+              scores_.cap);
     const Shape features{tokens, heads_.query[rank_].size() * dim};
     return output_(DTensor<float, Shard<1>, D>(std::move(mixed).reshaped(features), output_.partition(), rank_), stream);
   }
@@ -145,6 +150,7 @@ class Attention {
   ColumnParallelLinear<D> query_, key_, value_;
   RowParallelLinear<D> output_;
   Norms norms_;
+  Scores scores_;
   std::vector<std::int32_t> kv_head_of_;  // local query head -> local KV head
   int rank_ = 0;
 };

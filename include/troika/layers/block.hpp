@@ -2,55 +2,82 @@
 #pragma once
 
 #include <utility>
+#include <variant>
 
 #include <troika/layers/attention.hpp>
 #include <troika/layers/elementwise.hpp>
+#include <troika/layers/experts.hpp>
 #include <troika/layers/linear.hpp>
 #include <troika/layers/norm.hpp>
 #include <troika/pipeline.hpp>
 
 namespace troika {
 
-// A decoder block as Llama has it: norms before, a gated MLP. Two collectives, each a visible to<>.
+// A block has one of three MLPs, each Replicate -> Partial: a GatedMlp, Experts, or this.
+template <Device D>
+struct PlainMlp {
+  ColumnParallelLinear<D> up;
+  Activation activation = Activation::gelu;  // one of the gelus
+  RowParallelLinear<D> down;
+};
+
+namespace detail {
+// then(stages...) with the stages of an MLP.
+template <Device D, class Then>
+auto with_mlp(const GatedMlp<D>& mlp, Then&& then) {
+  return then(mlp.gate_up, mlp.down);
+}
+template <Device D, class Then>
+auto with_mlp(const PlainMlp<D>& mlp, Then&& then) {
+  return mlp.activation == Activation::gelu_tanh ? then(mlp.up, gelu_tanh, mlp.down) : then(mlp.up, gelu, mlp.down);
+}
+template <Device D, class Then>
+auto with_mlp(const Experts<D>& mlp, Then&& then) {
+  return then(mlp);
+}
+}  // namespace detail
+
+// A decoder block: norms before attention and MLP, in some models after them too. Two collectives, each a visible to<>.
 //
 // The hidden state between blocks is Replicate (two all_reduces) or Shard<0>, each rank its tokens (sequence parallelism:
 // a reduce_scatter and an all_gather in the place of each all_reduce, and the norms split too).
 template <Device D>
 struct DecoderBlock {
-  RmsNorm<D> attention_norm;
+  Norm<D> attention_norm;
   Attention<D> attention;
-  RmsNorm<D> mlp_norm;
-  GatedColumnParallelLinear<D> gate_up;
-  RowParallelLinear<D> down;
+  Norm<D> attention_post_norm;
+  Norm<D> mlp_norm;
+  std::variant<GatedMlp<D>, PlainMlp<D>, Experts<D>> mlp;
+  Norm<D> mlp_post_norm;
 
   template <class Pipeline, HoldsWholeTokens Hidden>
   DTensor<float, Hidden, D> forward(Pipeline& pipeline, DTensor<float, Hidden, D> x,
                                     const AttentionContext<D>& context) const {
-    return pipeline.run(std::move(x),
-                        residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>),
-                        residual(mlp_norm, to<Replicate>, gate_up, down, to<Hidden>));
+    x = pipeline.run(std::move(x), residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>, attention_post_norm));
+    const auto run = [&](const auto&... stages) {
+      return pipeline.run(std::move(x), residual(mlp_norm, to<Replicate>, stages..., to<Hidden>, mlp_post_norm));
+    };
+    return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);
   }
 };
 
-// An encoder block as BERT has it: norms after, a GELU MLP, biases everywhere.
+// An encoder block as BERT has it: norms after.
 template <Device D>
 struct EncoderBlock {
   Attention<D> attention;
   LayerNorm<D> attention_norm;
-  ColumnParallelLinear<D> up;
-  RowParallelLinear<D> down;
+  std::variant<GatedMlp<D>, PlainMlp<D>> mlp;
   LayerNorm<D> mlp_norm;
-  bool approximate_gelu = false;  // gelu_tanh
 
   template <class Pipeline>
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, DTensor<float, Replicate, D> x,
                                        const AttentionContext<D>& context) const {
-    const auto run = [&](const auto& activation) {
+    const auto run = [&](const auto&... stages) {
       return pipeline.run(std::move(x),
                           residual(attention.with(context), to<Replicate>), attention_norm,
-                          residual(up, activation, down, to<Replicate>), mlp_norm);
+                          residual(stages..., to<Replicate>), mlp_norm);
     };
-    return approximate_gelu ? run(gelu_tanh) : run(gelu);
+    return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);
   }
 };
 

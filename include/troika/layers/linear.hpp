@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <troika/core/activation.hpp>
 #include <troika/device/tensor.hpp>
 #include <troika/device/weight.hpp>
 #include <troika/sync/dtensor.hpp>
@@ -233,7 +234,7 @@ template <class Pipeline>
 RowParallelLinear(Pipeline&, const QuantisedView&, std::span<const float>, Partition)
     -> RowParallelLinear<typename Pipeline::Device>;
 
-// y = silu(x Gᵀ) * (x Uᵀ), G and U split alike: Replicate -> Shard<1>. The first half of a SwiGLU MLP (arXiv
+// y = act(x Gᵀ) * (x Uᵀ), G and U split alike: Replicate -> Shard<1>. The first half of a SwiGLU or GeGLU MLP (arXiv
 // 2002.05202).
 template <Device D>
 class GatedColumnParallelLinear {
@@ -241,8 +242,9 @@ class GatedColumnParallelLinear {
   static constexpr std::string_view name = "gated_column_parallel_linear";
 
   GatedColumnParallelLinear() = default;
-  GatedColumnParallelLinear(ColumnParallelLinear<D> gate, ColumnParallelLinear<D> up)
-      : gate_(std::move(gate)), up_(std::move(up)) {
+  GatedColumnParallelLinear(ColumnParallelLinear<D> gate, ColumnParallelLinear<D> up,
+                            Activation activation = Activation::silu)
+      : gate_(std::move(gate)), up_(std::move(up)), activation_(activation) {
     expects(gate_.partition() == up_.partition(), "the gate and up projections must be split alike");
   }
 
@@ -250,7 +252,7 @@ class GatedColumnParallelLinear {
   DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
     auto gate = gate_(x, stream);
     const auto up = up_(x, stream);
-    silu_multiply(stream, std::as_const(gate).local(), up.local(), gate.local());
+    activate_multiply(stream, activation_, std::as_const(gate).local(), up.local(), gate.local());
     return gate;
   }
 
@@ -259,6 +261,7 @@ class GatedColumnParallelLinear {
 
  private:
   ColumnParallelLinear<D> gate_, up_;
+  Activation activation_ = Activation::silu;
 };
 
 }  // namespace troika

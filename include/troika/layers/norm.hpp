@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include <troika/sync/dtensor.hpp>
 
@@ -67,6 +68,31 @@ class LayerNorm {
   Tensor<float, D> weight_, bias_;
   float eps_ = 1e-5f;
   int rank_ = 0;
+};
+
+// Either of the two, or none, which gives back what it is handed: for models whose file says what they have.
+template <Device D>
+class Norm {
+ public:
+  static constexpr std::string_view name = "norm";
+
+  Norm() = default;
+  Norm(RmsNorm<D> norm) : norm_(std::move(norm)) {}
+  Norm(LayerNorm<D> norm) : norm_(std::move(norm)) {}
+
+  template <HoldsWholeTokens P, class S>
+  DTensor<float, P, D> operator()(const DTensor<float, P, D>& x, S& stream) const {
+    if (const auto* rms = std::get_if<RmsNorm<D>>(&norm_)) return (*rms)(x, stream);
+    return std::get<LayerNorm<D>>(norm_)(x, stream);
+  }
+  template <HoldsWholeTokens P, class S>
+  DTensor<float, P, D> operator()(DTensor<float, P, D>&& x, S& stream) const {
+    if (std::holds_alternative<std::monostate>(norm_)) return std::move(x);
+    return (*this)(std::as_const(x), stream);
+  }
+
+ private:
+  std::variant<std::monostate, RmsNorm<D>, LayerNorm<D>> norm_;
 };
 
 }  // namespace troika

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <troika/device/rotary_table.hpp>
@@ -24,8 +25,8 @@ struct DecoderOptions {
   bool sequence_parallel = false;  // split the tokens of a prompt over the ranks between the matrix products
 };
 
-// A Llama-like decoder (Llama 2 and 3, Mistral, Qwen2, Qwen3) on one rank: its part of every matrix. All ranks construct
-// it and call forward() together; const after construction, so one rank may serve several caches in turn.
+// A decoder on one rank: its part of every matrix. What its blocks have (norms, rotations, caps, gates, experts) are values
+// of its configuration. All ranks construct it and call forward() together; const after construction, so one rank may serve several caches in turn.
 template <Device D>
 class Decoder {
  public:
@@ -36,30 +37,31 @@ class Decoder {
     if (!config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
     }
-    if (config.hidden_act != Activation::silu) {
-      throw Error(Fault::unsupported, "a decoder with hidden_act " + std::string(to_string(config.hidden_act)) +
-                                          " is not built; decoders have silu");
+    if (!config.gated_mlp && config.hidden_act == Activation::silu) {
+      throw Error(Fault::unsupported, "a decoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
     }
     const std::int64_t most = config.max_position_embeddings;
     if (options_.context == 0) options_.context = std::min<std::int64_t>(most, 4096);
     expects(options_.context >= 1 && options_.context <= most, [&] {
       return "a context of " + std::to_string(options_.context) + " tokens; this model takes 1 to " + std::to_string(most);
     });
-    std::optional<Llama3Scaling> llama3;
-    if (const auto& scaling = config.rope_scaling) {
-      llama3 = Llama3Scaling{static_cast<float>(scaling->factor), static_cast<float>(scaling->low_freq_factor),
-                             static_cast<float>(scaling->high_freq_factor),
-                             static_cast<float>(scaling->original_max_position_embeddings)};
+    if (!config.learned_positions) {
+      rotary_.emplace(options_.context, config.rotary_dim, rotary_options(config, options_.context));
+      if (config.local_rope_theta) {
+        local_rotary_.emplace(options_.context, config.rotary_dim, RotaryOptions{.theta = static_cast<float>(*config.local_rope_theta)});
+      }
     }
-    rotary_.emplace(options_.context, config.head_dim, RotaryOptions{static_cast<float>(config.rope_theta), llama3, config.rope_divisors});
     positions_.resize(static_cast<std::size_t>(options_.context));
     std::iota(positions_.begin(), positions_.end(), 0);
 
     Loader<Pipeline> load(pipeline, weights, std::move(progress));
     const auto hidden = config.hidden_size;
     embedding_ = load.embedding("model.embed_tokens", split_.vocab, hidden, config.tie_word_embeddings);
+    if (config.learned_positions) {
+      position_table_ = load.matrix("model.position_embeddings.weight", config.max_position_embeddings, hidden);
+    }
     for (std::int64_t i = 0; i < config.layers; ++i) blocks_.push_back(load_block(load, "model.layers." + std::to_string(i)));
-    norm_ = {load.vector("model.norm.weight", hidden), config.norm_eps, rank_};
+    norm_ = load_norm(load, config, "model.norm");
     if (!config.tie_word_embeddings) lm_head_.emplace(load.column("lm_head", split_.vocab, hidden));
   }
 
@@ -95,8 +97,9 @@ class Decoder {
     Tensor<float, D> last(stream.device(), {wanted, config_.hidden_size});
     copy(stream, std::as_const(hidden).local().rows(tokens - wanted, tokens), last.view());
     DTensor<float, Replicate, D> y(std::move(last));
-    return lm_head_ ? pipeline.run(std::move(y), norm_, *lm_head_)
-                    : pipeline.run(std::move(y), norm_, embedding_.as_projection());
+    const auto cap = soft_cap(config_.logit_cap);
+    return lm_head_ ? pipeline.run(std::move(y), norm_, *lm_head_, cap)
+                    : pipeline.run(std::move(y), norm_, embedding_.as_projection(), cap);
   }
 
  private:
@@ -108,20 +111,58 @@ class Decoder {
     const std::string attention = name + ".self_attn.", mlp = name + ".mlp.";
     typename Attention<D>::Norms norms;
     if (c.qk_norm) {
-      norms = {load.vector(attention + "q_norm.weight", c.head_dim), load.vector(attention + "k_norm.weight", c.head_dim),
-               c.norm_eps};
+      norms = {load_norm_weight(load, c, attention + "q_norm.weight", c.head_dim),
+               load_norm_weight(load, c, attention + "k_norm.weight", c.head_dim), c.norm_eps};
     }
+    const auto norm = [&](const char* which) { return load_norm(load, c, name + which); };
     return {
-        {load.vector(name + ".input_layernorm.weight", hidden), c.norm_eps, rank_},
+        norm(".input_layernorm"),
         {split_.heads, load.column(attention + "q_proj", query, hidden, c.qkv_bias),
          load.column(attention + "k_proj", kv, hidden, c.qkv_bias),
          load.column(attention + "v_proj", kv, hidden, c.qkv_bias),
-         load.row(attention + "o_proj", hidden, query, c.output_bias), rank_, std::move(norms)},
-        {load.vector(name + ".post_attention_layernorm.weight", hidden), c.norm_eps, rank_},
-        {load.column(mlp + "gate_proj", split_.intermediate, hidden, c.mlp_bias),
-         load.column(mlp + "up_proj", split_.intermediate, hidden, c.mlp_bias)},
-        load.row(mlp + "down_proj", hidden, split_.intermediate, c.mlp_bias),
+         load.row(attention + "o_proj", hidden, query, c.output_bias), rank_, std::move(norms),
+         {c.attention_scale, c.attention_cap}},
+        c.post_norms ? norm(".post_attention_layernorm") : Norm<D>(),
+        norm(c.post_norms ? ".pre_feedforward_layernorm" : ".post_attention_layernorm"),
+        load_mlp(load, name + ".mlp."),
+        c.post_norms ? norm(".post_feedforward_layernorm") : Norm<D>(),
     };
+  }
+
+  template <class Loader>
+  std::variant<GatedMlp<D>, PlainMlp<D>, Experts<D>> load_mlp(Loader& load, const std::string& name) {
+    const auto& c = config_;
+    const auto hidden = c.hidden_size;
+    const auto gated = [&](const std::string& mlp) -> GatedMlp<D> {
+      return {{load.column(mlp + "gate_proj", split_.intermediate, hidden, c.mlp_bias),
+               load.column(mlp + "up_proj", split_.intermediate, hidden, c.mlp_bias), c.hidden_act},
+              load.row(mlp + "down_proj", hidden, split_.intermediate, c.mlp_bias)};
+    };
+    if (!c.gated_mlp) {
+      return PlainMlp<D>{load.column(name + "up_proj", split_.intermediate, hidden, c.mlp_bias), c.hidden_act,
+                         load.row(name + "down_proj", hidden, split_.intermediate, c.mlp_bias)};
+    }
+    if (!c.experts) return gated(name);
+    std::vector<GatedMlp<D>> experts;
+    for (std::int64_t i = 0; i < c.experts->count; ++i) experts.push_back(gated(name + "experts." + std::to_string(i) + "."));
+    return Experts<D>(load.whole(name + "gate", c.experts->count, hidden), std::move(experts), c.experts->used,
+                      c.experts->normalized);
+  }
+
+  static RotaryOptions rotary_options(const ModelConfig& config, std::int64_t context) {
+    RotaryOptions options{.theta = static_cast<float>(config.rope_theta), .divisors = config.rope_divisors,
+                          .factor = static_cast<float>(config.rope_factor)};
+    if (const auto& scaling = config.rope_scaling) {
+      options.llama3 = Llama3Scaling{static_cast<float>(scaling->factor), static_cast<float>(scaling->low_freq_factor),
+                                     static_cast<float>(scaling->high_freq_factor),
+                                     static_cast<float>(scaling->original_max_position_embeddings)};
+    }
+    if (const auto& scaling = config.long_rope) {
+      // By the context, not by the length of the text: keys that are in the cache stay as they were rotated.
+      options.divisors = context > scaling->original_max_position_embeddings ? scaling->long_divisors : scaling->short_divisors;
+      options.magnitude = static_cast<float>(scaling->magnitude);
+    }
+    return options;
   }
 
   // (tokens) ids -> (tokens, hidden)
@@ -129,14 +170,23 @@ class Decoder {
   DTensor<float, Hidden, D> run_blocks(Pipeline& pipeline, const DTensor<std::int32_t, Replicate, D>& ids,
                                        KvCache<D>& cache) const {
     const auto tokens = static_cast<std::size_t>(ids.shape()[0]);
-    auto x = pipeline.run(ids, embedding_, to<Hidden>);
+    auto x = pipeline.run(ids, embedding_, scale(config_.embedding_scale), [&](DTensor<float, Partial, D>&& words, auto& stream) {
+      // Learned positions are in the sum once, in the term of rank 0.
+      if (config_.learned_positions && rank_ == 0) {
+        const auto from = cache.length();
+        add(stream, std::as_const(words).local(), position_table_.view().rows(from, from + words.shape()[0]), words.local());
+      }
+      return std::move(words);
+    }, to<Hidden>);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const auto window = config_.attention_window(static_cast<std::int64_t>(i));
+      const auto& rotary = window > 0 && local_rotary_ ? local_rotary_ : rotary_;
       const AttentionContext<D> context{
           .positions = std::span(positions_).subspan(static_cast<std::size_t>(cache.length()), tokens),
-          .rotary = &*rotary_,
+          .rotary = rotary ? &*rotary : nullptr,
           .cache = &cache.layer(static_cast<int>(i)),
           .cached = cache.length(),
-          .window = config_.attention_window(static_cast<std::int64_t>(i))};
+          .window = window};
       x = blocks_[i].forward(pipeline, std::move(x), context);
     }
     return x;
@@ -146,11 +196,12 @@ class Decoder {
   DecoderOptions options_;
   ModelSplit split_;
   int rank_;
-  std::optional<RotaryTable> rotary_;
+  std::optional<RotaryTable> rotary_, local_rotary_;  // local: of the layers that slide, where they have their own
+  Tensor<float, D> position_table_;  // (max_position_embeddings, hidden), where positions are learned
   std::vector<std::int32_t> positions_;  // 0, 1, 2, ...
   VocabParallelEmbedding<D> embedding_;
   std::vector<DecoderBlock<D>> blocks_;
-  RmsNorm<D> norm_;
+  Norm<D> norm_;
   std::optional<ColumnParallelLinear<D>> lm_head_;  // empty: the embedding is tied to it
 };
 template <class Pipeline>

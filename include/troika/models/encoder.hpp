@@ -4,11 +4,14 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include <troika/device/rotary_table.hpp>
 #include <troika/layers/block.hpp>
 #include <troika/layers/embedding.hpp>
 #include <troika/models/files/config.hpp>
@@ -17,7 +20,7 @@
 
 namespace troika::models {
 
-// A BERT-like encoder on one rank: its part of every matrix. All ranks construct and call it together.
+// A BERT-like encoder on one rank: its part of every matrix. Its positions are learned (BERT) or rotated (Nomic). All ranks construct and call it together.
 template <Device D>
 class Encoder {
  public:
@@ -27,14 +30,18 @@ class Encoder {
     if (config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
     }
-    if (config.hidden_act == Activation::silu) {
-      throw Error(Fault::unsupported, "an encoder with hidden_act silu is not built; encoders have gelu or gelu_tanh");
+    if (!config.gated_mlp && config.hidden_act == Activation::silu) {
+      throw Error(Fault::unsupported, "an encoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
     }
     Loader<Pipeline> load(pipeline, weights, std::move(progress));
     const auto hidden = config.hidden_size;
     const std::string root = weights.contains("bert.embeddings.word_embeddings.weight") ? "bert." : "";
     words_ = load.embedding(root + "embeddings.word_embeddings", split_.vocab, hidden);
-    positions_ = load.matrix(root + "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden);
+    if (config.learned_positions) {
+      positions_ = load.matrix(root + "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden);
+    } else {
+      rotary_.emplace(config.max_position_embeddings, config.rotary_dim, RotaryOptions{.theta = static_cast<float>(config.rope_theta)});
+    }
     types_ = load.matrix(root + "embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden);
     norm_ = load_norm(load, root + "embeddings.LayerNorm");
     for (std::int64_t i = 0; i < config.layers; ++i) {
@@ -58,7 +65,9 @@ class Encoder {
     auto x = pipeline.run(
         pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens})), words_, to<Replicate>,
         [&](DTensor<float, Replicate, D>&& words, auto& s) {
-          add(s, std::as_const(words).local(), positions_.view().rows(0, tokens), words.local());
+          if (config_.learned_positions) {
+            add(s, std::as_const(words).local(), positions_.view().rows(0, tokens), words.local());
+          }
           for (std::int64_t t = 0; t < tokens; ++t) {
             const auto row = words.local().rows(t, t + 1);
             add(s, View<const float>(row), types_.view().rows(0, 1), row);
@@ -66,7 +75,7 @@ class Encoder {
           return std::move(words);
         },
         norm_);
-    const AttentionContext<D> context{.positions = std::span(position_ids_).first(ids.size())};
+    const AttentionContext<D> context{.positions = std::span(position_ids_).first(ids.size()), .rotary = rotary_ ? &*rotary_ : nullptr};
     for (const auto& block : blocks_) x = block.forward(pipeline, std::move(x), context);
     return x;
   }
@@ -102,25 +111,35 @@ class Encoder {
 
   template <class Loader>
   EncoderBlock<D> load_block(Loader& load, const std::string& name) {
-    const auto hidden = config_.hidden_size;
+    const auto& c = config_;
+    const auto hidden = c.hidden_size;
     const auto features = split_.heads.query_features();
     const std::string self = name + ".attention.self.";
     return {
-        {split_.heads, load.column(self + "query", features, hidden, true), load.column(self + "key", features, hidden, true),
-         load.column(self + "value", features, hidden, true), load.row(name + ".attention.output.dense", hidden, features, true),
-         rank_},
+        {split_.heads, load.column(self + "query", features, hidden, c.qkv_bias), load.column(self + "key", features, hidden, c.qkv_bias),
+         load.column(self + "value", features, hidden, c.qkv_bias),
+         load.row(name + ".attention.output.dense", hidden, features, c.output_bias), rank_},
         load_norm(load, name + ".attention.output.LayerNorm"),
-        load.column(name + ".intermediate.dense", split_.intermediate, hidden, true),
-        load.row(name + ".output.dense", hidden, split_.intermediate, true),
+        load_mlp(load, name),
         load_norm(load, name + ".output.LayerNorm"),
-        config_.hidden_act == Activation::gelu_tanh,
     };
+  }
+
+  template <class Loader>
+  std::variant<GatedMlp<D>, PlainMlp<D>> load_mlp(Loader& load, const std::string& name) {
+    const auto& c = config_;
+    auto up = load.column(name + ".intermediate.dense", split_.intermediate, c.hidden_size, c.mlp_bias);
+    auto down = load.row(name + ".output.dense", c.hidden_size, split_.intermediate, c.mlp_bias);
+    if (!c.gated_mlp) return PlainMlp<D>{std::move(up), c.hidden_act, std::move(down)};
+    auto gate = load.column(name + ".intermediate.gate", split_.intermediate, c.hidden_size, c.mlp_bias);
+    return GatedMlp<D>{{std::move(gate), std::move(up), c.hidden_act}, std::move(down)};
   }
 
   ModelConfig config_;
   ModelSplit split_;
   int rank_;
   VocabParallelEmbedding<D> words_;
+  std::optional<RotaryTable> rotary_;     // empty: positions are learned
   Tensor<float, D> positions_, types_;
   LayerNorm<D> norm_;
   std::vector<EncoderBlock<D>> blocks_;

@@ -8,6 +8,8 @@
 
 #include <troika/layers/embedding.hpp>
 #include <troika/layers/linear.hpp>
+#include <troika/layers/norm.hpp>
+#include <troika/models/files/config.hpp>
 #include <troika/models/files/weights.hpp>
 
 namespace troika::models {
@@ -28,7 +30,7 @@ class Loader {
 
   // name + ".weight" is (rows.extent(), columns); with bias also name + ".bias".
   ColumnParallelLinear<D> column(const std::string& name, const Partition& rows, std::int64_t columns, bool bias = false) {
-    return {matrix_rows(name, rows, columns, true), rows, rank(),
+    return {matrix_rows(name, rows[rank()], rows.extent(), columns, true), rows, rank(),
             bias ? vector(name + ".bias", rows.extent(), rows[rank()]) : Tensor<float, D>()};
   }
   // name + ".weight" is (rows, columns.extent()); each rank's columns are whole blocks of what the file has.
@@ -43,7 +45,7 @@ class Loader {
   // `projects`: products will read the table, too.
   VocabParallelEmbedding<D> embedding(const std::string& name, const Partition& rows, std::int64_t features,
                                       bool projects = false) {
-    return {matrix_rows(name, rows, features, projects), rows, rank()};
+    return {matrix_rows(name, rows[rank()], rows.extent(), features, projects), rows, rank()};
   }
   Tensor<float, D> vector(const std::string& name, std::int64_t extent) { return vector(name, extent, {0, extent}); }
   Tensor<float, D> vector(const std::string& name, std::int64_t extent, Range range) {
@@ -52,6 +54,10 @@ class Loader {
     weights_->template read_rows<float>(name, range, values.span());
     report(static_cast<std::uint64_t>(range.size()) * sizeof(float));
     return values;
+  }
+  // name + ".weight" for products, whole on every rank.
+  Weight<D> whole(const std::string& name, std::int64_t rows, std::int64_t columns) {
+    return matrix_rows(name, {0, rows}, rows, columns, true);
   }
   // A whole (rows, columns) matrix as f32, on every rank.
   Tensor<float, D> matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
@@ -63,10 +69,10 @@ class Loader {
   }
 
  private:
-  Weight<D> matrix_rows(const std::string& name, const Partition& rows, std::int64_t columns, bool multiplied) {
-    const auto& info = weights_->expect(name + ".weight", {rows.extent(), columns});
-    auto weight = make_weight(info, {rows[rank()].size(), columns});
-    weights_->copy_rows(info.name, rows[rank()], {weight.data(), weight.bytes()});
+  Weight<D> matrix_rows(const std::string& name, Range rows, std::int64_t extent, std::int64_t columns, bool multiplied) {
+    const auto& info = weights_->expect(name + ".weight", {extent, columns});
+    auto weight = make_weight(info, {rows.size(), columns});
+    weights_->copy_rows(info.name, rows, {weight.data(), weight.bytes()});
     if (multiplied) make_ready(pipeline_->device(), weight);
     report(weight.bytes());
     return weight;
@@ -89,5 +95,25 @@ class Loader {
   const Weights* weights_;
   LoadProgress progress_;
 };
+
+// The weight of an RMSNorm, (extent).
+template <class Loader>
+auto load_norm_weight(Loader& load, const ModelConfig& config, const std::string& name, std::int64_t extent) {
+  auto weight = load.vector(name, extent);
+  if (config.norm_adds_one) {
+    for (float& value : weight.span()) value += 1;
+  }
+  return weight;
+}
+
+// The norm over the hidden state that the model has.
+template <class Loader>
+Norm<typename Loader::D> load_norm(Loader& load, const ModelConfig& config, const std::string& name) {
+  const auto hidden = config.hidden_size;
+  if (config.norm == NormKind::layer) {
+    return LayerNorm<typename Loader::D>(load.vector(name + ".weight", hidden), load.vector(name + ".bias", hidden), config.norm_eps, load.rank());
+  }
+  return RmsNorm<typename Loader::D>(load_norm_weight(load, config, name + ".weight", hidden), config.norm_eps, load.rank());
+}
 
 }  // namespace troika::models

@@ -51,11 +51,12 @@ struct SplitBlocks {
 // Who holds what of a model: the one place where this is decided. Loading and printing follow it.
 struct ModelSplit {
   HeadSplit heads;
-  Partition intermediate, vocab;
+  Partition intermediate, vocab;  // intermediate: of the MLP, or of each expert
 
   static ModelSplit make(const ModelConfig& config, const Shares& shares, SplitBlocks blocks = {}) {
     return {HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim, blocks.attention_output),
-            shares.partition(config.intermediate_size, blocks.mlp_down), shares.partition(config.vocab_size)};
+            shares.partition(config.experts ? config.experts->intermediate_size : config.intermediate_size, blocks.mlp_down),
+            shares.partition(config.vocab_size)};
   }
 
   std::vector<PlanRow> rows(const ModelConfig& config) const {
@@ -67,9 +68,11 @@ struct ModelSplit {
     rows.push_back({"attention key", {kv.extent(), hidden}, 0, kv, layers});
     rows.push_back({"attention value", {kv.extent(), hidden}, 0, kv, layers});
     rows.push_back({"attention output", {hidden, query.extent()}, 1, query, layers, true});
-    if (config.is_decoder()) rows.push_back({"mlp gate", {intermediate.extent(), hidden}, 0, intermediate, layers});
-    rows.push_back({"mlp up", {intermediate.extent(), hidden}, 0, intermediate, layers});
-    rows.push_back({"mlp down", {hidden, intermediate.extent()}, 1, intermediate, layers, true});
+    if (config.experts) rows.push_back({"router", {config.experts->count, hidden}, -1, Partition(), layers});
+    const auto mlps = config.experts ? layers * config.experts->count : layers;  // an expert's is an MLP too
+    if (config.gated_mlp) rows.push_back({"mlp gate", {intermediate.extent(), hidden}, 0, intermediate, mlps});
+    rows.push_back({"mlp up", {intermediate.extent(), hidden}, 0, intermediate, mlps});
+    rows.push_back({"mlp down", {hidden, intermediate.extent()}, 1, intermediate, mlps, true});
     if (config.is_decoder() && !config.tie_word_embeddings) {
       rows.push_back({"logits", {vocab.extent(), hidden}, 0, vocab, 1});
     }

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 
 #include "../json.hpp"
 #include "gguf_config.hpp"
+#include "rope_config.hpp"
 
 namespace troika::models {
 namespace {
@@ -14,7 +16,7 @@ namespace {
 constexpr std::size_t max_config_bytes = std::size_t{16} << 20;
 
 // Limits keep every product of sizes far inside of 64 bits; no model comes near them.
-constexpr std::int64_t max_width = std::int64_t{1} << 24, max_layers = 4096, max_heads = 1 << 16,
+constexpr std::int64_t max_width = std::int64_t{1} << 24, max_layers = 4096, max_heads = 1 << 16, max_experts = 1024,
                        max_vocab = std::int64_t{1} << 28, max_positions = std::int64_t{1} << 30,
                        max_id = std::numeric_limits<std::int32_t>::max();
 
@@ -24,36 +26,50 @@ struct Defaults {
   std::int64_t sliding_window, max_window_layers;
 };
 
-Defaults defaults_of(Architecture architecture) {  // 0: derived from the others
+Defaults defaults_of(Architecture architecture) {  // 0: derived from the others, or absent
   switch (architecture) {
     case Architecture::mistral: return {32000, 4096, 14336, 32, 32, 8, 0, 131072, 4096, 0};
     case Architecture::qwen2: return {151936, 4096, 22016, 32, 32, 0, 0, 32768, 4096, 28};
     case Architecture::qwen3: return {151936, 4096, 22016, 32, 32, 0, 128, 32768, 4096, 28};
+    case Architecture::qwen3_moe: return {151936, 2048, 6144, 24, 32, 4, 0, 32768, 4096, 28};
+    case Architecture::gemma2: return {256000, 2304, 9216, 26, 8, 4, 256, 8192, 4096, 0};
+    case Architecture::gemma3_text: return {262208, 2304, 9216, 26, 8, 4, 256, 131072, 4096, 0};
+    case Architecture::phi3: return {32064, 3072, 8192, 32, 32, 0, 0, 4096, 0, 0};
+    case Architecture::gpt2: return {50257, 768, 0, 12, 12, 0, 0, 1024, 0, 0};
     case Architecture::bert: return {30522, 768, 3072, 12, 12, 0, 0, 512, 0, 0};
+    case Architecture::nomic_bert: return {30528, 768, 3072, 12, 12, 0, 0, 2048, 0, 0};
     case Architecture::llama: break;
   }
   return {32000, 4096, 11008, 32, 32, 0, 0, 2048, 0, 0};
 }
 
-Architecture architecture_of(const Fields& config) {
-  if (!config.has("model_type")) {
-    bad_file(config.where() + " has no field 'model_type'; supported are llama, mistral, qwen2, qwen3, bert");
-  }
-  const auto name = config.string("model_type");
-  for (const auto architecture :
-       {Architecture::llama, Architecture::mistral, Architecture::qwen2, Architecture::qwen3, Architecture::bert}) {
-    if (name == to_string(architecture)) return architecture;
-  }
-  unsupported(config.where() + ": the model type " + in_quotes(name) +
-              " is not supported; supported are llama, mistral, qwen2, qwen3, bert");
+bool is_gemma(Architecture architecture) {
+  return architecture == Architecture::gemma2 || architecture == Architecture::gemma3_text;
 }
 
-Activation activation_of(const Fields& config, const std::string& otherwise) {
-  const auto name = config.string("hidden_act", otherwise);
-  if (name == "silu" || name == "swish") return Activation::silu;
+Architecture architecture_of(const Fields& config) {
+  std::string known;
+  for (const auto name : architecture_names) known += (known.empty() ? "" : ", ") + std::string(name);
+  if (!config.has("model_type")) bad_file(config.where() + " has no field 'model_type'; supported are " + known);
+  const auto name = config.string("model_type");
+  const auto at = std::ranges::find(architecture_names, name);
+  if (at == std::end(architecture_names)) {
+    unsupported(config.where() + ": the model type " + in_quotes(name) + " is not supported; supported are " + known);
+  }
+  return static_cast<Architecture>(at - std::begin(architecture_names));
+}
+
+// Models spell some fields in their own way.
+const char* spelled(const Fields& config, const char* usual, const char* other) {
+  return config.contains(other) ? other : usual;
+}
+
+Activation activation_of(const Fields& config, const char* key, const std::string& otherwise) {
+  const auto name = config.string(key, otherwise);
+  if (name == "silu" || name == "swish" || name == "swiglu") return Activation::silu;
   if (name == "gelu") return Activation::gelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  unsupported(config.where() + ": the hidden_act " + in_quotes(name) +
+  unsupported(config.where() + ": the " + key + " " + in_quotes(name) +
               " is not supported; supported are silu, gelu, gelu_new, gelu_pytorch_tanh");
 }
 
@@ -69,44 +85,16 @@ std::optional<DType> dtype_of_weights(const Fields& config) {
   return std::nullopt;
 }
 
-// rope_scaling of older files, rope_parameters of transformers 5; the latter carries rope_theta too.
-void read_rope(const Fields& config, ModelConfig& model) {
-  model.rope_theta = config.number("rope_theta", 1e-3, 1e15, 10000);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (!config.has(key)) continue;
-    const Fields rope = config.object(key);
-    for (const auto& [name, value] : config.get(key).items()) {
-      if (value.is_object()) unsupported(rope.where() + " differs by layer type (" + in_quotes(name) + "), which is not supported");
-    }
-    model.rope_theta = rope.number("rope_theta", 1e-3, 1e15, model.rope_theta);
-    const auto type = rope.string("rope_type", rope.string("type", "default"));
-    if (type == "llama3") {
-      Llama3RopeScaling scaling;
-      scaling.factor = rope.number("factor", 1, 1e6);
-      scaling.low_freq_factor = rope.number("low_freq_factor", 1e-6, 1e6);
-      scaling.high_freq_factor = rope.number("high_freq_factor", 1e-6, 1e6);
-      scaling.original_max_position_embeddings = rope.integer("original_max_position_embeddings", 1, max_positions);
-      if (scaling.high_freq_factor <= scaling.low_freq_factor) rope.fail("high_freq_factor", "must be greater than low_freq_factor");
-      model.rope_scaling = scaling;
-    } else if (type != "default") {
-      unsupported(rope.where() + ": the rope type " + in_quotes(type) + " is not supported; supported are default, llama3");
-    }
-    if (rope.number("partial_rotary_factor", 0, 1, 1) != 1) {
-      unsupported(rope.where() + ": a partial_rotary_factor other than 1 is not supported");
-    }
-  }
-  if (config.number("partial_rotary_factor", 0, 1, 1) != 1) {
-    unsupported(config.where() + ": a partial_rotary_factor other than 1 is not supported");
-  }
-}
-
 void read_sliding_window(const Fields& config, const Defaults& defaults, ModelConfig& model) {
-  const bool qwen = model.architecture == Architecture::qwen2 || model.architecture == Architecture::qwen3;
-  if (!qwen && model.architecture != Architecture::mistral) return;
-  if (qwen && !config.boolean("use_sliding_window", false)) return;
+  const auto architecture = model.architecture;
+  const bool qwen = architecture == Architecture::qwen2 || architecture == Architecture::qwen3;
+  // Qwen3-MoE's layers all slide where they do.
+  const bool asked = qwen || architecture == Architecture::qwen3_moe;
+  if (!asked && !is_gemma(architecture) && architecture != Architecture::mistral && architecture != Architecture::phi3) return;
+  if (asked && !config.boolean("use_sliding_window", false)) return;
   // "sliding_window": null means none; a file without the field has the default.
   const bool absent = !config.contains("sliding_window");
-  if (!absent && !config.has("sliding_window")) return;
+  if (!config.has("sliding_window") && (!absent || defaults.sliding_window == 0)) return;
   model.sliding_window = config.integer("sliding_window", 1, max_positions, defaults.sliding_window);
   if (config.has("layer_types")) {
     for (const auto& type : config.array("layer_types")) {
@@ -123,6 +111,9 @@ void read_sliding_window(const Fields& config, const Defaults& defaults, ModelCo
   } else if (qwen) {
     const auto first = config.integer("max_window_layers", 0, max_layers, defaults.max_window_layers);
     for (std::int64_t layer = 0; layer < model.layers; ++layer) model.sliding_layers.push_back(layer >= first);
+  } else if (is_gemma(architecture)) {  // every so manyth layer sees all
+    const auto period = architecture == Architecture::gemma2 ? 2 : config.integer("sliding_window_pattern", 1, max_layers, 6);
+    for (std::int64_t layer = 0; layer < model.layers; ++layer) model.sliding_layers.push_back((layer + 1) % period != 0);
   }
 }
 
@@ -145,62 +136,130 @@ std::optional<std::int32_t> token_id(const Fields& config, const char* key) {
   return ids.empty() ? std::nullopt : std::optional(ids.front());
 }
 
-void read_decoder(const Fields& config, const Defaults& defaults, ModelConfig& model) {
-  model.norm_eps = static_cast<float>(config.number("rms_norm_eps", 0, 1, 1e-6));
-  read_rope(config, model);
-  read_sliding_window(config, defaults, model);
-  model.tie_word_embeddings = config.boolean("tie_word_embeddings", false);
-  const bool bias = config.boolean("attention_bias", false);
-  switch (model.architecture) {
-    case Architecture::llama:
-      model.qkv_bias = model.output_bias = bias;
-      model.mlp_bias = config.boolean("mlp_bias", false);
-      break;
-    case Architecture::qwen2: model.qkv_bias = true; break;
-    case Architecture::qwen3:
-      model.qkv_bias = model.output_bias = bias;
-      model.qk_norm = true;
-      break;
-    case Architecture::mistral:
-    case Architecture::bert: break;
+// What the norms of Gemma have besides, its caps and its scales.
+void read_gemma(const Fields& config, ModelConfig& model) {
+  const bool gemma2 = model.architecture == Architecture::gemma2;
+  model.norm_adds_one = model.post_norms = true;
+  model.qk_norm = !gemma2;
+  model.embedding_scale = std::sqrt(static_cast<float>(model.hidden_size));
+  model.attention_scale = static_cast<float>(1 / std::sqrt(config.number("query_pre_attn_scalar", 1e-6, 1e9, 256)));
+  const auto cap = [&](const char* key, double otherwise) {  // null: none
+    if (config.contains(key) && !config.has(key)) return 0.0f;
+    return static_cast<float>(config.number(key, 0, 1e9, otherwise));
+  };
+  model.attention_cap = cap("attn_logit_softcapping", gemma2 ? 50 : 0);
+  model.logit_cap = cap("final_logit_softcapping", gemma2 ? 30 : 0);
+  if (config.boolean("use_bidirectional_attention", false)) {
+    unsupported(config.where() + ": use_bidirectional_attention is not supported; supported is false");
   }
-  if (model.head_dim % 2 != 0) config.fail("head_dim", "is " + std::to_string(model.head_dim) + "; rotary embedding needs an even one");
+}
+
+void read_experts(const Fields& config, ModelConfig& model) {
+  ExpertsConfig experts;
+  experts.count = config.integer(spelled(config, "num_experts", "num_local_experts"), 1, max_experts, 128);
+  experts.used = config.integer("num_experts_per_tok", 1, experts.count, std::min<std::int64_t>(8, experts.count));
+  experts.intermediate_size = config.integer("moe_intermediate_size", 1, max_width, 768);
+  experts.normalized = config.boolean("norm_topk_prob", false);
+  if (config.integer("decoder_sparse_step", 0, max_layers, 1) != 1) {
+    unsupported(config.where() + ": a decoder_sparse_step other than 1 is not supported");
+  }
+  if (config.has("mlp_only_layers") && !config.array("mlp_only_layers").empty()) {
+    unsupported(config.where() + ": mlp_only_layers are not supported; supported are experts in every layer, []");
+  }
+  model.experts = experts;
+}
+
+void read_gpt2(const Fields& config, ModelConfig& model) {
+  model.norm = NormKind::layer;
+  model.norm_eps = static_cast<float>(config.number(spelled(config, "layer_norm_eps", "layer_norm_epsilon"), 0, 1, 1e-5));
+  model.learned_positions = true;
+  model.gated_mlp = false;
+  model.qkv_bias = model.output_bias = model.mlp_bias = true;
+  if (!config.boolean("scale_attn_weights", true)) model.attention_scale = 1;
+  if (config.boolean("scale_attn_by_inverse_layer_idx", false)) {
+    unsupported(config.where() + ": scale_attn_by_inverse_layer_idx is not supported; supported is false");
+  }
+}
+
+void read_decoder(const Fields& config, const Defaults& defaults, ModelConfig& model) {
+  const auto architecture = model.architecture;
+  model.attention_scale = static_cast<float>(1 / std::sqrt(static_cast<double>(model.head_dim)));
+  const bool tied = is_gemma(architecture) || architecture == Architecture::gpt2;
+  model.tie_word_embeddings = config.boolean("tie_word_embeddings", tied);
+  if (architecture == Architecture::gpt2) return read_gpt2(config, model);
+
+  model.norm_eps = static_cast<float>(config.number("rms_norm_eps", 0, 1, architecture == Architecture::phi3 ? 1e-5 : 1e-6));
+  read_rope(config, architecture == Architecture::gemma3_text ? 1e6 : 1e4, model);
+  read_sliding_window(config, defaults, model);
+  const bool bias = config.boolean("attention_bias", false);
+  if (is_gemma(architecture)) read_gemma(config, model);
+  if (architecture == Architecture::llama) model.mlp_bias = config.boolean("mlp_bias", false);
+  if (architecture == Architecture::qwen2) model.qkv_bias = true;
+  if (architecture == Architecture::qwen3 || architecture == Architecture::qwen3_moe) model.qk_norm = true;
+  if (architecture == Architecture::qwen3_moe) read_experts(config, model);
+  if (architecture != Architecture::qwen2 && architecture != Architecture::mistral && architecture != Architecture::phi3) {
+    model.qkv_bias = model.output_bias = bias;
+  }
 }
 
 void read_encoder(const Fields& config, ModelConfig& model) {
-  model.norm_eps = static_cast<float>(config.number("layer_norm_eps", 0, 1, 1e-12));
+  model.norm = NormKind::layer;
+  model.norm_eps = static_cast<float>(config.number(spelled(config, "layer_norm_eps", "layer_norm_epsilon"), 0, 1, 1e-12));
   model.type_vocab_size = config.integer("type_vocab_size", 1, max_vocab, 2);
-  model.qkv_bias = model.output_bias = model.mlp_bias = true;
   model.tie_word_embeddings = config.boolean("tie_word_embeddings", true);
-  if (const auto kind = config.string("position_embedding_type", "absolute"); kind != "absolute") {
+  if (config.boolean("is_decoder", false)) unsupported(config.where() + ": a BERT with is_decoder is not supported");
+  model.gated_mlp = model.architecture == Architecture::nomic_bert;
+  model.learned_positions = model.qkv_bias = model.output_bias = model.mlp_bias = !model.gated_mlp;
+  if (model.architecture == Architecture::nomic_bert) {
+    read_rope(config, config.number("rotary_emb_base", 1e-3, 1e15, 1000), model);
+    if (model.rope_scaling || model.long_rope || model.rope_factor != 1) {
+      unsupported(config.where() + ": a nomic_bert whose rotary positions are scaled is not supported");
+    }
+    for (const char* key : {"qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "prenorm", "rotary_emb_interleaved"}) {
+      if (config.boolean(key, false)) unsupported(config.where() + ": " + key + " is not supported; supported is false");
+    }
+    if (config.number("rotary_emb_fraction", 0, 1, 1) != 1 || config.integer("moe_every_n_layers", 0, max_layers, 0) != 0) {
+      unsupported(config.where() + ": a rotary_emb_fraction other than 1, and experts, are not supported");
+    }
+  } else if (const auto kind = config.string("position_embedding_type", "absolute"); kind != "absolute") {
     unsupported(config.where() + ": the position_embedding_type " + in_quotes(kind) + " is not supported; supported is absolute");
   }
-  if (config.boolean("is_decoder", false)) unsupported(config.where() + ": a BERT with is_decoder is not supported");
+}
+
+const char* default_activation(Architecture architecture) {
+  if (is_gemma(architecture)) return "gelu_pytorch_tanh";
+  if (architecture == Architecture::gpt2) return "gelu_new";
+  return architecture == Architecture::bert ? "gelu" : "silu";
 }
 
 ModelConfig parse_config(const Fields& config) {
   ModelConfig model;
   model.architecture = architecture_of(config);
   const auto defaults = defaults_of(model.architecture);
-  const bool bert = model.architecture == Architecture::bert;
 
   model.vocab_size = config.integer("vocab_size", 1, max_vocab, defaults.vocab_size);
-  model.hidden_size = config.integer("hidden_size", 1, max_width, defaults.hidden_size);
-  model.intermediate_size = config.integer("intermediate_size", 1, max_width, defaults.intermediate_size);
-  model.layers = config.integer("num_hidden_layers", 1, max_layers, defaults.layers);
-  model.heads = config.integer("num_attention_heads", 1, max_heads, defaults.heads);
-  model.max_position_embeddings = config.integer("max_position_embeddings", 1, max_positions, defaults.max_position_embeddings);
-  model.hidden_act = activation_of(config, bert ? "gelu" : "silu");
+  model.hidden_size = config.integer(spelled(config, "hidden_size", "n_embd"), 1, max_width, defaults.hidden_size);
+  const auto wide = defaults.intermediate_size != 0 ? defaults.intermediate_size : 4 * model.hidden_size;
+  model.intermediate_size = config.integer(spelled(config, "intermediate_size", "n_inner"), 1, max_width, wide);
+  model.layers = config.integer(spelled(config, "num_hidden_layers", "n_layer"), 1, max_layers, defaults.layers);
+  const char* const heads_key = spelled(config, "num_attention_heads", "n_head");
+  model.heads = config.integer(heads_key, 1, max_heads, defaults.heads);
+  model.max_position_embeddings =
+      config.integer(spelled(config, "max_position_embeddings", "n_positions"), 1, max_positions, defaults.max_position_embeddings);
+  // Gemma's older hidden_act is not what its models compute.
+  const char* const act_key = is_gemma(model.architecture) ? "hidden_activation" : spelled(config, "hidden_act", "activation_function");
+  model.hidden_act = activation_of(config, act_key, default_activation(model.architecture));
 
   // An explicit null means "as many as heads"; a file without the field has the default of its model type.
+  const bool grouped = model.is_decoder() && model.architecture != Architecture::gpt2;
   const bool silent = !config.contains("num_key_value_heads") && defaults.kv_heads != 0;
-  model.kv_heads = bert ? model.heads : config.integer("num_key_value_heads", 1, max_heads, silent ? defaults.kv_heads : model.heads);
+  model.kv_heads = grouped ? config.integer("num_key_value_heads", 1, max_heads, silent ? defaults.kv_heads : model.heads) : model.heads;
   if (model.heads % model.kv_heads != 0) {
     config.fail("num_key_value_heads", "is " + std::to_string(model.kv_heads) + ", which does not divide the " +
                                            std::to_string(model.heads) + " heads");
   }
   const bool head_dim_known = config.has("head_dim") || (defaults.head_dim != 0 && !config.contains("head_dim"));
-  if (head_dim_known && !bert) {
+  if (head_dim_known && grouped) {
     model.head_dim = config.integer("head_dim", 1, max_width, defaults.head_dim);
   } else {
     if (model.hidden_size % model.heads != 0) {
@@ -209,17 +268,26 @@ ModelConfig parse_config(const Fields& config) {
     }
     model.head_dim = model.hidden_size / model.heads;
   }
-  if (model.head_dim * model.heads > max_width) config.fail("head_dim", "times num_attention_heads is too large");
+  if (model.head_dim * model.heads > max_width) config.fail("head_dim", std::string("times ") + heads_key + " is too large");
 
-  if (bert) read_encoder(config, model);
-  else read_decoder(config, defaults, model);
+  if (model.is_decoder()) read_decoder(config, defaults, model);
+  else read_encoder(config, model);
 
   model.bos_token_id = token_id(config, "bos_token_id");
   model.pad_token_id = token_id(config, "pad_token_id");
   model.eos_token_ids = token_ids(config, "eos_token_id");
-  if (!bert && model.architecture != Architecture::qwen2 && model.architecture != Architecture::qwen3) {
-    if (!config.contains("bos_token_id")) model.bos_token_id = 1;
-    if (!config.contains("eos_token_id")) model.eos_token_ids = {2};
+  const auto ends = [&](std::int32_t bos, std::int32_t eos) {  // where the file says nothing
+    if (!config.contains("bos_token_id")) model.bos_token_id = bos;
+    if (!config.contains("eos_token_id")) model.eos_token_ids = {eos};
+  };
+  switch (model.architecture) {
+    case Architecture::llama:
+    case Architecture::mistral: ends(1, 2); break;
+    case Architecture::gemma2:
+    case Architecture::gemma3_text: ends(2, 1); break;
+    case Architecture::phi3: ends(1, 32000); break;
+    case Architecture::gpt2: ends(50256, 50256); break;
+    default: break;
   }
   model.dtype = dtype_of_weights(config);
   return model;
@@ -301,7 +369,7 @@ ModelConfig ModelConfig::load(const std::filesystem::path& folder) {
     if (config.has("pad_token_id")) model.pad_token_id = token_id(config, "pad_token_id");
     if (config.has("eos_token_id")) model.eos_token_ids = token_ids(config, "eos_token_id");
   }
-  if (model.architecture == Architecture::bert) read_sentence_transformers(folder, model);
+  if (!model.is_decoder()) read_sentence_transformers(folder, model);
   return model;
 }
 

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <span>
 
 #include "../json.hpp"
 
@@ -27,6 +29,7 @@ class Keys {
   double number(const char* key, double low, double high, double otherwise) const {
     return metadata_.number(name(key), low, high, otherwise);
   }
+  bool boolean(const char* key, bool otherwise) const { return metadata_.boolean(name(key), otherwise); }
   std::string_view string(const char* key, std::string_view otherwise) const {
     return metadata_.string(name(key), otherwise);
   }
@@ -75,7 +78,52 @@ void add_sizes(const Keys& keys, Json& config) {
   config["max_position_embeddings"] = keys.integer("context_length");
 }
 
+void add_rope_scaling(const Keys& keys, Json& config) {
+  const std::string scaling(keys.string("rope.scaling.type", "none"));
+  const auto factor = keys.number("rope.scaling.factor", 1e-6, 1e6, keys.number("rope.scale_linear", 1e-6, 1e6, 1));
+  const bool with_tensors = scaling == "longrope" && config["model_type"] == "phi3";
+  if (scaling != "none" && scaling != "linear" && !with_tensors) {
+    keys.unsupported_value("rope.scaling.type", scaling,
+                           "none, linear, longrope (phi3), and a tensor rope_freqs.weight (Llama 3)");
+  }
+  if (factor != 1 && !with_tensors && (scaling == "linear" || !keys.contains("rope.scaling.type"))) {
+    config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", factor}};
+  }
+}
+
+void add_experts(const Keys& keys, Json& config) {
+  config["num_experts"] = keys.integer("expert_count");
+  config["num_experts_per_tok"] = keys.integer("expert_used_count");
+  config["moe_intermediate_size"] = keys.integer("expert_feed_forward_length");
+  config["norm_topk_prob"] = keys.boolean("expert_weights_norm", true);
+}
+
+// Gemma's files leave out the scale of the scores, which is that of the heads but for the models of 27B.
+void add_gemma(const Keys& keys, Json& config) {
+  const bool gemma2 = config["model_type"] == "gemma2";
+  const auto layers = config["num_hidden_layers"].get<std::int64_t>(), heads = config["num_attention_heads"].get<std::int64_t>();
+  const bool largest = layers == (gemma2 ? 46 : 62) && heads > 0;
+  config["query_pre_attn_scalar"] = largest ? config["hidden_size"].get<std::int64_t>() / heads : config["head_dim"].get<std::int64_t>();
+  for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    if (keys.contains(cap)) config[cap] = keys.number(cap, 0, 1e9, 0);
+  }
+  if (const auto window = keys.integer("attention.sliding_window", gemma2 ? 4096 : 0); window != 0) {
+    config["sliding_window"] = window;
+    const auto period = keys.integer("attention.sliding_window_pattern", gemma2 ? 2 : 6);
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(layers, 4096); ++i) {
+      config["layer_types"].push_back(period == 0 || (i + 1) % period != 0 ? "sliding_attention" : "full_attention");
+    }
+  } else {
+    config["sliding_window"] = nullptr;
+  }
+  config["rope_local_base_freq"] = keys.number("rope.freq_base_swa", 1e-3, 1e15, 10000);
+}
+
 void add_decoder(const Keys& keys, Json& config) {
+  if (config["model_type"] == "gpt2") {
+    config["layer_norm_epsilon"] = keys.number("attention.layer_norm_epsilon", 0, 1, 1e-5);
+    return;
+  }
   const auto heads = keys.same_in_all_layers("attention.head_count", 0);
   const auto width =
       keys.integer("attention.key_length", heads > 0 ? config["hidden_size"].get<std::int64_t>() / heads : 0);
@@ -88,17 +136,18 @@ void add_decoder(const Keys& keys, Json& config) {
                            "values as long as the keys, " + std::to_string(width));
   }
   if (const auto rotated = keys.integer("rope.dimension_count", width); rotated != width) {
-    keys.unsupported_value("rope.dimension_count", std::to_string(rotated), "whole heads, " + std::to_string(width));
+    if (config["model_type"] != "phi3") {
+      keys.unsupported_value("rope.dimension_count", std::to_string(rotated), "whole heads, " + std::to_string(width));
+    }
+    config["partial_rotary_factor"] = static_cast<double>(rotated) / static_cast<double>(width);
   }
-  if (const auto experts = keys.integer("expert_count", 0); experts != 0) {
-    keys.unsupported_value("expert_count", std::to_string(experts), "models without experts");
+  if (config["model_type"] == "qwen3_moe") {
+    add_experts(keys, config);
+  } else if (const auto experts = keys.integer("expert_count", 0); experts != 0) {
+    keys.unsupported_value("expert_count", std::to_string(experts), "models without experts, and the architecture qwen3moe");
   }
-  if (const std::string scaling(keys.string("rope.scaling.type", "none")); scaling != "none") {
-    keys.unsupported_value("rope.scaling.type", scaling, "none, and a tensor rope_freqs.weight (Llama 3)");
-  }
-  if (const auto scale = keys.number("rope.scale_linear", 0, 1e6, 1); scale != 1) {
-    keys.unsupported_value("rope.scale_linear", std::to_string(scale), "1");
-  }
+  add_rope_scaling(keys, config);
+  if (config["model_type"] == "gemma2" || config["model_type"] == "gemma3_text") return add_gemma(keys, config);
   if (const auto window = keys.integer("attention.sliding_window", 0); window != 0) {
     config["sliding_window"] = window;
     config["use_sliding_window"] = true;
@@ -113,7 +162,8 @@ void add_decoder(const Keys& keys, Json& config) {
 void add_encoder(const Keys& keys, const std::vector<GgufFile>& parts, Json& config) {
   config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon", 0, 1, 1e-12);
   config["type_vocab_size"] = rows_of(parts, "token_types.weight");
-  if (parts[0].metadata().boolean(keys.name("attention.causal"), false)) {
+  if (config["model_type"] == "nomic_bert") config["rotary_emb_base"] = keys.number("rope.freq_base", 1e-3, 1e15, 10000);
+  if (keys.boolean("attention.causal", false)) {
     keys.unsupported_value("attention.causal", "true", "encoders, false");
   }
 }
@@ -136,19 +186,20 @@ std::optional<std::int32_t> token_id(const GgufMetadata& metadata, const char* k
   return static_cast<std::int32_t>(id);
 }
 
-// What Llama 3's stretching does to each frequency, worked out by the program that wrote the file.
-std::vector<float> rope_divisors(const std::vector<GgufFile>& parts, std::int64_t head_dim) {
+// What a stretching of positions does to each frequency, worked out by the program that wrote the file; empty where the
+// file has no such tensor.
+std::vector<float> rope_divisors(const std::vector<GgufFile>& parts, const char* name, std::int64_t rotary_dim) {
   for (const auto& part : parts) {
-    const auto* tensor = part.find("rope_freqs.weight");
+    const auto* tensor = part.find(name);
     if (tensor == nullptr) continue;
     const auto fail = [&](const std::string& why) {
-      bad_file(part.path().string() + ": tensor 'rope_freqs.weight' " + why);
+      bad_file(part.path().string() + ": tensor " + in_quotes(name) + " " + why);
     };
-    if (tensor->shape != Shape{head_dim / 2}) {
-      fail("has shape " + tensor->shape.to_string() + "; heads of " + std::to_string(head_dim) + " ask for " +
-           Shape{head_dim / 2}.to_string());
+    if (tensor->shape != Shape{rotary_dim / 2}) {
+      fail("has shape " + tensor->shape.to_string() + "; heads of " + std::to_string(rotary_dim) + " ask for " +
+           Shape{rotary_dim / 2}.to_string());
     }
-    std::vector<float> divisors(static_cast<std::size_t>(head_dim / 2));
+    std::vector<float> divisors(static_cast<std::size_t>(rotary_dim / 2));
     part.read<float>(*tensor, divisors);
     for (const float divisor : divisors) {
       if (!(divisor > 0) || !std::isfinite(divisor))
@@ -159,20 +210,46 @@ std::vector<float> rope_divisors(const std::vector<GgufFile>& parts, std::int64_
   return {};
 }
 
+// Phi-3's two sets of divisors.
+std::optional<LongRopeScaling> long_rope(const std::vector<GgufFile>& parts, const Keys& keys, const ModelConfig& model) {
+  LongRopeScaling scaling;
+  scaling.short_divisors = rope_divisors(parts, "rope_factors_short.weight", model.rotary_dim);
+  scaling.long_divisors = rope_divisors(parts, "rope_factors_long.weight", model.rotary_dim);
+  if (scaling.short_divisors.empty() && scaling.long_divisors.empty()) return std::nullopt;
+  if (scaling.short_divisors.empty() || scaling.long_divisors.empty()) {
+    bad_file(parts[0].path().string() + " has one of the tensors 'rope_factors_short.weight' and 'rope_factors_long.weight'; valid are both, or none");
+  }
+  scaling.original_max_position_embeddings = keys.integer("rope.scaling.original_context_length", model.max_position_embeddings);
+  scaling.magnitude = keys.number("rope.scaling.attn_factor", 1e-6, 1e6, 1);
+  return scaling;
+}
+
+struct Name {
+  std::string_view gguf;
+  Architecture architecture;
+};
+constexpr Name names[] = {{"llama", Architecture::llama},          {"qwen2", Architecture::qwen2},
+                          {"qwen3", Architecture::qwen3},          {"qwen3moe", Architecture::qwen3_moe},
+                          {"gemma2", Architecture::gemma2},        {"gemma3", Architecture::gemma3_text},
+                          {"phi3", Architecture::phi3},            {"gpt2", Architecture::gpt2},
+                          {"bert", Architecture::bert},            {"nomic-bert", Architecture::nomic_bert}};
+
 }  // namespace
 
 ModelConfig gguf_config(const std::vector<GgufFile>& parts) {
   const auto& metadata = parts[0].metadata();
   const std::string architecture(metadata.string("general.architecture"));
-  if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3" && architecture != "bert") {
-    unsupported(metadata.origin() + ": the architecture " + in_quotes(architecture) +
-                " is not supported; supported are llama (Mistral too), qwen2, qwen3, bert");
+  const auto* const known = std::ranges::find(names, architecture, &Name::gguf);
+  if (known == std::end(names)) {
+    std::string supported = "llama (Mistral too)";
+    for (const auto& name : std::span(names).subspan(1)) supported += ", " + std::string(name.gguf);
+    unsupported(metadata.origin() + ": the architecture " + in_quotes(architecture) + " is not supported; supported are " + supported);
   }
-  const bool encoder = architecture == "bert";
+  const bool encoder = known->architecture == Architecture::bert || known->architecture == Architecture::nomic_bert;
   const Keys keys(metadata, architecture);
 
   // The metadata become the config.json that the model had, whose sizes and their relations are checked in one place.
-  Json config{{"model_type", architecture}, {"vocab_size", rows_of(parts, "token_embd.weight")}};
+  Json config{{"model_type", to_string(known->architecture)}, {"vocab_size", rows_of(parts, "token_embd.weight")}};
   add_sizes(keys, config);
   if (encoder)
     add_encoder(keys, parts, config);
@@ -181,12 +258,15 @@ ModelConfig gguf_config(const std::vector<GgufFile>& parts) {
   auto model = ModelConfig::parse(config.dump(), metadata.origin() + ": the metadata, as a config.json");
 
   if (!encoder) {
-    model.qkv_bias = find(parts, "blk.0.attn_q.bias") != nullptr;
-    model.output_bias = find(parts, "blk.0.attn_output.bias") != nullptr;
-    model.mlp_bias = find(parts, "blk.0.ffn_gate.bias") != nullptr;
-    model.qk_norm = find(parts, "blk.0.attn_q_norm.weight") != nullptr;
-    model.tie_word_embeddings = find(parts, "output.weight") == nullptr;
-    model.rope_divisors = rope_divisors(parts, model.head_dim);
+    const auto has = [&](const char* name) { return find(parts, name) != nullptr; };
+    model.qkv_bias = has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias");
+    model.output_bias = has("blk.0.attn_output.bias");
+    model.mlp_bias = has("blk.0.ffn_up.bias");
+    model.qk_norm = has("blk.0.attn_q_norm.weight");
+    model.tie_word_embeddings = !has("output.weight");
+    model.norm_adds_one = false;  // the converters have done it
+    model.rope_divisors = rope_divisors(parts, "rope_freqs.weight", model.rotary_dim);
+    if (model.architecture == Architecture::phi3) model.long_rope = long_rope(parts, keys, model);
   } else {
     model.pooling = pooling_of(keys);
   }

@@ -13,14 +13,22 @@ struct Pair {
 };
 
 constexpr Pair decoder_names[] = {
-    {"token_embd", "model.embed_tokens", true}, {"output_norm", "model.norm", false}, {"output", "lm_head", true}};
+    {"token_embd", "model.embed_tokens", true}, {"output_norm", "model.norm", false}, {"output", "lm_head", true},
+    {"position_embd", "model.position_embeddings", true}};
 constexpr Pair decoder_layer_names[] = {
     {"attn_norm", "input_layernorm", false},    {"attn_q", "self_attn.q_proj", true},
     {"attn_k", "self_attn.k_proj", true},       {"attn_v", "self_attn.v_proj", true},
     {"attn_output", "self_attn.o_proj", true},  {"attn_q_norm", "self_attn.q_norm", false},
     {"attn_k_norm", "self_attn.k_norm", false}, {"ffn_norm", "post_attention_layernorm", false},
     {"ffn_gate", "mlp.gate_proj", true},        {"ffn_up", "mlp.up_proj", true},
-    {"ffn_down", "mlp.down_proj", true}};
+    {"ffn_down", "mlp.down_proj", true},        {"attn_qkv", "self_attn.qkv_proj", true},
+    {"ffn_gate_inp", "mlp.gate", true},         {"ffn_gate_exps", "mlp.experts.gate_proj", false},
+    {"ffn_up_exps", "mlp.experts.up_proj", false}, {"ffn_down_exps", "mlp.experts.down_proj", false}};
+// Those that differ, by architecture.
+constexpr Pair gemma_layer_names[] = {{"post_attention_norm", "post_attention_layernorm", false},
+                                      {"ffn_norm", "pre_feedforward_layernorm", false},
+                                      {"post_ffw_norm", "post_feedforward_layernorm", false}};
+constexpr Pair phi3_layer_names[] = {{"ffn_up", "mlp.gate_up_proj", true}};
 
 constexpr Pair encoder_names[] = {{"token_embd", "embeddings.word_embeddings", true},
                                   {"position_embd", "embeddings.position_embeddings", true},
@@ -31,6 +39,8 @@ constexpr Pair encoder_layer_names[] = {{"attn_q", "attention.self.query", true}
                                         {"attn_v", "attention.self.value", true},
                                         {"attn_output", "attention.output.dense", true},
                                         {"attn_output_norm", "attention.output.LayerNorm", false},
+                                        {"attn_qkv", "attention.self.qkv", true},
+                                        {"ffn_gate", "intermediate.gate", true},
                                         {"ffn_up", "intermediate.dense", true},
                                         {"ffn_down", "output.dense", true},
                                         {"layer_output_norm", "output.LayerNorm", false}};
@@ -43,6 +53,19 @@ const Pair* find(const Pair (&pairs)[N], std::string_view name, std::string_view
   return nullptr;
 }
 
+const Pair* find_in_layer(std::string_view name, Architecture architecture) {
+  const Pair* pair = nullptr;
+  switch (architecture) {
+    case Architecture::bert:
+    case Architecture::nomic_bert: return find(encoder_layer_names, name);
+    case Architecture::gemma2:
+    case Architecture::gemma3_text: pair = find(gemma_layer_names, name); break;
+    case Architecture::phi3: pair = find(phi3_layer_names, name); break;
+    default: break;
+  }
+  return pair != nullptr ? pair : find(decoder_layer_names, name);
+}
+
 }  // namespace
 
 HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture architecture) {
@@ -52,7 +75,7 @@ HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture archi
   const auto end = gguf_name.substr(dot);  // ".weight", ".bias"
   if (end != ".weight" && end != ".bias") return unknown;
   auto name = gguf_name.substr(0, dot);
-  const bool encoder = architecture == Architecture::bert;
+  const bool encoder = architecture == Architecture::bert || architecture == Architecture::nomic_bert;
 
   const Pair* pair = nullptr;
   std::string prefix;
@@ -63,7 +86,7 @@ HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture archi
       return unknown;
     name.remove_prefix(layer.size() + 1);
     prefix = (encoder ? "encoder.layer." : "model.layers.") + std::string(layer) + ".";
-    pair = encoder ? find(encoder_layer_names, name) : find(decoder_layer_names, name);
+    pair = find_in_layer(name, architecture);
   } else {
     pair = encoder ? find(encoder_names, name) : find(decoder_names, name);
   }

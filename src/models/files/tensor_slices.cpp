@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include <troika/core/dequantize.hpp>
 
@@ -152,6 +153,12 @@ template <class T>
 inline constexpr bool is_floating = std::is_same_v<T, float> || std::is_same_v<T, f16> || std::is_same_v<T, bf16>;
 
 template <class T>
+[[noreturn]] void cannot_be_read(const StoredTensor& tensor) {
+  unsupported(place(tensor.file.path(), tensor.info) + " has type " + tensor.info.dtype_name + " and cannot be read as " +
+              std::string(to_string(dtype_of<T>)));
+}
+
+template <class T>
 void read_runs(const StoredTensor& tensor, const Storage& storage, const Runs& runs, std::span<T> out) {
   check_out(out.size(), static_cast<std::size_t>(runs.run * runs.count * storage.block), tensor.info);
   const auto block = static_cast<std::size_t>(storage.block);
@@ -172,9 +179,58 @@ void read_runs(const StoredTensor& tensor, const Storage& storage, const Runs& r
   } else if (!tensor.info.type && integer_dtype(tensor.info.dtype_name) == dtype_of<T>) {
     return each(same);
   }
-  throw Error(Fault::unsupported, place(tensor.file.path(), tensor.info) + " has type " + tensor.info.dtype_name +
-                                      " and cannot be read as " + std::string(to_string(dtype_of<T>)));
+  cannot_be_read<T>(tensor);
 }
+
+// Elements [rows] of the columns [columns], which lie as rows in the file, put back in the order of a matrix.
+void copy_transposed(const StoredTensor& tensor, Range rows, Range columns, std::span<std::byte> out) {
+  const auto storage = storage_of(tensor);
+  const auto& info = tensor.info;
+  if (storage.block != 1) {
+    unsupported(place(tensor.file.path(), info) + " has type " + info.dtype_name +
+                " and its columns as rows; valid of such tensors are types that are stored one by one");
+  }
+  check_range(rows, info.shape[0], "rows", info);
+  check_range(columns, info.shape[1], "columns", info);
+  check_out(out.size(), static_cast<std::size_t>(rows.size() * columns.size()) * storage.bytes, info);
+  const auto width = static_cast<std::size_t>(columns.size()), height = static_cast<std::size_t>(rows.size());
+  const auto stride = static_cast<std::size_t>(tensor.transposed) * storage.bytes;
+  if (height == 0) return;
+  std::size_t released = 0;
+  for (std::size_t c = 0; c < width; ++c) {
+    const auto at = (static_cast<std::size_t>(columns.begin) + c) * stride + static_cast<std::size_t>(rows.begin) * storage.bytes;
+    const auto source = tensor.bytes.subspan(at, height * storage.bytes);
+    for (std::size_t r = 0; r < height; ++r) {
+      std::memcpy(out.data() + (r * width + c) * storage.bytes, source.data() + r * storage.bytes, storage.bytes);
+    }
+    const auto end = at + source.size();
+    if (c == 0) released = at;
+    if (end - released >= release_every || c + 1 == width) {
+      tensor.file.release(tensor.bytes.subspan(released, end - released));
+      released = end;
+    }
+  }
+}
+
+template <class T>
+void read_transposed(const StoredTensor& tensor, Range rows, Range columns, std::span<T> out) {
+  const auto storage = storage_of(tensor);
+  check_range(rows, tensor.info.shape[0], "rows", tensor.info);
+  check_range(columns, tensor.info.shape[1], "columns", tensor.info);
+  std::vector<std::byte> part(static_cast<std::size_t>(rows.size() * columns.size()) * storage.bytes);
+  copy_transposed(tensor, rows, columns, part);
+  const auto& info = tensor.info;
+  check_out(out.size(), static_cast<std::size_t>(rows.size() * columns.size()), info);
+  if constexpr (is_floating<T>) {
+    if (info.type == WeightType::f32) return convert<float>(part, out.data());
+    if (info.type == WeightType::f16) return convert<f16>(part, out.data());
+    if (info.type == WeightType::bf16) return convert<bf16>(part, out.data());
+  }
+  cannot_be_read<T>(tensor);
+}
+
+Range all_rows(const StoredTensor& tensor) { return {0, tensor.info.shape[0]}; }
+Range all_columns(const StoredTensor& tensor) { return {0, tensor.info.shape[1]}; }
 
 }  // namespace
 
@@ -196,17 +252,20 @@ void check_readable(const std::filesystem::path& file, const TensorInfo& tensor)
 }
 
 void copy_rows(const StoredTensor& tensor, Range rows, std::span<std::byte> out) {
+  if (tensor.transposed != 0) return copy_transposed(tensor, rows, all_columns(tensor), out);
   const auto storage = storage_of(tensor);
   copy_runs(tensor, storage, row_runs(tensor, rows, storage.block), out);
 }
 
 void copy_columns(const StoredTensor& tensor, Range columns, std::span<std::byte> out) {
+  if (tensor.transposed != 0) return copy_transposed(tensor, all_rows(tensor), columns, out);
   const auto storage = storage_of(tensor);
   copy_runs(tensor, storage, column_runs(tensor, columns, storage.block), out);
 }
 
 template <Element T>
 void read_all(const StoredTensor& tensor, std::span<T> out) {
+  if (tensor.transposed != 0) return read_transposed(tensor, all_rows(tensor), all_columns(tensor), out);
   const auto storage = storage_of(tensor);
   const auto& shape = tensor.info.shape;
   if (tensor.head_rows != 0) return read_rows(tensor, {0, shape[0]}, out);
@@ -214,11 +273,13 @@ void read_all(const StoredTensor& tensor, std::span<T> out) {
 }
 template <Element T>
 void read_rows(const StoredTensor& tensor, Range rows, std::span<T> out) {
+  if (tensor.transposed != 0) return read_transposed(tensor, rows, all_columns(tensor), out);
   const auto storage = storage_of(tensor);
   read_runs(tensor, storage, row_runs(tensor, rows, storage.block), out);
 }
 template <Element T>
 void read_columns(const StoredTensor& tensor, Range columns, std::span<T> out) {
+  if (tensor.transposed != 0) return read_transposed(tensor, all_rows(tensor), columns, out);
   const auto storage = storage_of(tensor);
   read_runs(tensor, storage, column_runs(tensor, columns, storage.block), out);
 }

@@ -25,6 +25,9 @@ struct StoredTensor {
   // Other than 0: rows come in heads of so many, and the file has the halves of each head interleaved: row i of the
   // first half is row 2i of the head in the file, row i of the second half is row 2i + 1.
   std::int64_t head_rows = 0;
+  // Other than 0: the file has the columns as rows, each so many elements after the one before; bytes begin with the
+  // first element.
+  std::int64_t transposed = 0;
 };
 
 // Types that are read though no weight has them. Empty for all other names.

@@ -43,7 +43,7 @@ struct AttentionBlock {
     float* y;
     std::int64_t tokens, heads, d, kv_tokens, kv_heads;
     AttentionMask mask;
-    float scale;
+    float scale, cap;
   };
 
   // Rows [first, last) of the query heads `group` (`size` of them), which read KV head `kv`: row r is head r % size of
@@ -88,6 +88,7 @@ struct AttentionBlock {
         const Range allowed = a.mask.keys((first + i) / size, a.kv_tokens);
         const std::int64_t from = std::clamp<std::int64_t>(allowed.begin - at, 0, some);
         const std::int64_t to = std::clamp<std::int64_t>(allowed.end - at, from, some);
+        if (a.cap > 0) Elementwise<L>::soft_cap(scores + i * keys + from, a.cap, scores + i * keys + from, to - from);
         soften(scores + i * keys, from, to, some, most[i], total[i], sums + i * wide, wide);
       }
       add_values(count, scores, v, step, some, d, packed_v, sums);
@@ -190,10 +191,10 @@ TROIKA_ATTENTION_INSTANCES(extern template)
 
 // y = softmax(scale q kT) v for each query head, with q and y (tokens, heads, head_dim), keys and values
 // (kv_tokens, kv_heads, head_dim); query head h reads KV head kv_head_of[h]. A query that may read nothing gets zeros.
-// Scratch is bounded, whatever the number of tokens. y must not overlap the inputs.
+// With a cap above 0, scores s become cap tanh(s / cap) before the softmax. Scratch is bounded, whatever the number of tokens. y must not overlap the inputs.
 inline void attention(HostStream& stream, View<const float> q, View<const float> keys, View<const float> values,
                       std::span<const std::int32_t> kv_head_of, AttentionMask mask, float scale, View<float> y,
-                      CpuLevel level = cpu_level()) {
+                      float cap = 0, CpuLevel level = cpu_level()) {
   kernels::check_attention(q.shape(), keys.shape(), values.shape(), y.shape(), kv_head_of, mask);
   if (q.count() == 0) return;
   HostDevice& device = stream.device();
@@ -201,7 +202,7 @@ inline void attention(HostStream& stream, View<const float> q, View<const float>
   kernels::at_level<kernels::AttentionBlock>(level, [&]<CpuLevel L>(kernels::AttentionBlock<L>) {
     using Block = kernels::AttentionBlock<L>;
     const typename Block::Problem problem{q.data(),     keys.data(),     values.data(), y.data(), q.shape()[0], heads,
-                                          q.shape()[2], keys.shape()[0], kv_heads,      mask,     scale};
+                                          q.shape()[2], keys.shape()[0], kv_heads,      mask,     scale, cap};
     // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
     const std::int64_t each = (Block::scratch(problem.d) + 15) / 16 * 16;
     const bool alone = q.count() * keys.shape()[0] < 1 << 17;

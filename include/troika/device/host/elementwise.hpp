@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 
+#include <troika/core/activation.hpp>
 #include <troika/core/shape.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
@@ -51,13 +53,41 @@ inline void apply_gelu_tanh(HostStream& stream, View<const float> x, View<float>
                                           [&]<class E>(E) { kernels::map<typename E::GeluTanh, E>(stream, x, y); });
 }
 
-// gate / (1 + exp(-gate)) * up
-inline void silu_multiply(HostStream& stream, View<const float> gate, View<const float> up, View<float> y,
-                          CpuLevel level = cpu_level()) {
-  kernels::same_shape("silu_multiply", gate.shape(), y.shape());
-  kernels::same_shape("silu_multiply", up.shape(), y.shape());
-  kernels::at_level<kernels::Elementwise>(
-      level, [&]<class E>(E) { kernels::map<typename E::SiluMultiply, E>(stream, gate, up, y); });
+// activation(gate) * up
+inline void activate_multiply(HostStream& stream, Activation activation, View<const float> gate, View<const float> up,
+                              View<float> y, CpuLevel level = cpu_level()) {
+  kernels::same_shape("activate_multiply", gate.shape(), y.shape());
+  kernels::same_shape("activate_multiply", up.shape(), y.shape());
+  kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
+    switch (activation) {
+      case Activation::silu: return kernels::map<typename E::SiluMultiply, E>(stream, gate, up, y);
+      case Activation::gelu: return kernels::map<typename E::GeluMultiply, E>(stream, gate, up, y);
+      case Activation::gelu_tanh: return kernels::map<typename E::GeluTanhMultiply, E>(stream, gate, up, y);
+    }
+  });
+}
+
+// cap tanh(x / cap): x where it is small, and never beyond the cap.
+inline void apply_soft_cap(HostStream& stream, float cap, View<const float> x, View<float> y,
+                           CpuLevel level = cpu_level()) {
+  kernels::same_shape("soft_cap", x.shape(), y.shape());
+  expects(cap > 0 && std::isfinite(cap), [&] { return "a soft cap is finite and above 0, not " + std::to_string(cap); });
+  kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
+    parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+      E::soft_cap(x.data() + begin, cap, y.data() + begin, end - begin);
+    });
+  });
+}
+
+// x * factor
+inline void multiply(HostStream& stream, float factor, View<const float> x, View<float> y,
+                     CpuLevel level = cpu_level()) {
+  kernels::same_shape("multiply", x.shape(), y.shape());
+  kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
+    parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
+      R::multiply(x.data() + begin, factor, y.data() + begin, end - begin);
+    });
+  });
 }
 
 inline void add(HostStream& stream, View<const float> a, View<const float> b, View<float> y,

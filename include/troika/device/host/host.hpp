@@ -9,6 +9,7 @@
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/elementwise.hpp>
 #include <troika/device/host/embedding.hpp>
+#include <troika/device/host/experts.hpp>
 #include <troika/device/host/gemm.hpp>
 #include <troika/device/host/gemv.hpp>
 #include <troika/device/host/linear.hpp>

@@ -14,13 +14,14 @@
 
 namespace troika {
 
-// Rotates the pairs (i, i + head_dim/2) of each head of x (tokens, heads, head_dim), in place; positions (tokens).
+// Rotates the pairs (i, i + d/2) of the first d features of each head of x (tokens, heads, head_dim), in place, where d is
+// the table's; positions (tokens).
 inline void rotary(HostStream& stream, View<float> x, std::span<const std::int32_t> positions, const RotaryTable& table,
                    CpuLevel level = cpu_level()) {
   expects(x.shape().dims() == 3 && x.shape()[0] == static_cast<std::int64_t>(positions.size()) &&
-              x.shape()[2] == table.head_dim(),
+              (x.shape()[2] >= table.head_dim() || x.shape()[1] == 0),
           [&] {
-            return "rotary takes x (tokens, heads, " + std::to_string(table.head_dim()) + ") and a position per token, not " +
+            return "rotary takes x (tokens, heads, " + std::to_string(table.head_dim()) + " or more) and a position per token, not " +
                    x.shape().to_string() + " and " + std::to_string(positions.size()) + " positions";
           });
   for (const auto position : positions) {
@@ -29,14 +30,14 @@ inline void rotary(HostStream& stream, View<float> x, std::span<const std::int32
              std::to_string(table.positions() - 1);
     });
   }
-  const std::int64_t heads = x.shape()[1], half = x.shape()[2] / 2;
+  const std::int64_t heads = x.shape()[1], width = x.shape()[2], half = table.head_dim() / 2;
   kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
     const std::int64_t grain = 8192 / std::max<std::int64_t>(heads * half, 1) + 1;
     parallel_for(stream.device().team(), x.shape()[0], grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         const std::int64_t position = positions[static_cast<std::size_t>(t)];
         for (std::int64_t h = 0; h < heads; ++h) {
-          float* low = x.data() + (t * heads + h) * 2 * half;
+          float* low = x.data() + (t * heads + h) * width;
           R::rotate(low, low + half, table.cos(position), table.sin(position), half);
         }
       }

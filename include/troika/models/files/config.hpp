@@ -8,21 +8,21 @@
 #include <string_view>
 #include <vector>
 
+#include <troika/core/activation.hpp>
 #include <troika/core/dtype.hpp>
 
 namespace troika::models {
 
-enum class Architecture : std::uint8_t { llama, mistral, qwen2, qwen3, bert };
-enum class Activation : std::uint8_t { silu, gelu, gelu_tanh };
+// Spelled as the model_type of a config.json.
+enum class Architecture : std::uint8_t { llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3, gpt2, bert, nomic_bert };
+using troika::Activation, troika::to_string;
+enum class NormKind : std::uint8_t { rms, layer };
 enum class Pooling : std::uint8_t { mean, cls };
 
+inline constexpr std::string_view architecture_names[] = {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text",
+                                                          "phi3", "gpt2", "bert", "nomic_bert"};
 constexpr std::string_view to_string(Architecture architecture) {
-  constexpr std::string_view names[] = {"llama", "mistral", "qwen2", "qwen3", "bert"};
-  return names[static_cast<std::size_t>(architecture)];
-}
-constexpr std::string_view to_string(Activation activation) {
-  constexpr std::string_view names[] = {"silu", "gelu", "gelu_tanh"};
-  return names[static_cast<std::size_t>(activation)];
+  return architecture_names[static_cast<std::size_t>(architecture)];
 }
 constexpr std::string_view to_string(Pooling pooling) { return pooling == Pooling::mean ? "mean" : "cls"; }
 
@@ -31,6 +31,19 @@ struct Llama3RopeScaling {
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
   std::int64_t original_max_position_embeddings = 8192;
   bool operator==(const Llama3RopeScaling&) const = default;
+};
+
+// Phi-3's: other divisors of the frequencies once the context is longer than that of the first training.
+struct LongRopeScaling {
+  std::vector<float> short_divisors, long_divisors;  // (rotary_dim / 2)
+  std::int64_t original_max_position_embeddings = 4096;
+  double magnitude = 1;  // cos and sin are multiplied by it
+};
+
+// The MLP of a mixture of experts: each token takes the `used` experts that its router gives the most.
+struct ExpertsConfig {
+  std::int64_t count = 0, used = 0, intermediate_size = 0;
+  bool normalized = false;  // the weights of a token's experts are made to add up to 1
 };
 
 // What a Hugging Face folder or a GGUF file says about its model, checked: sizes are positive and bounded, heads divide as they must.
@@ -47,12 +60,28 @@ struct ModelConfig {
   std::int64_t head_dim = 0;
   std::int64_t max_position_embeddings = 0;
   Activation hidden_act = Activation::silu;
-  float norm_eps = 1e-6f;  // rms_norm_eps, or layer_norm_eps of BERT
+  bool gated_mlp = true;   // act(gate) * up, rather than act(up)
+  float norm_eps = 1e-6f;  // rms_norm_eps, or layer_norm_eps
+  NormKind norm = NormKind::rms;
+  bool norm_adds_one = false;  // the file has w where the norm multiplies by 1 + w (Gemma; GGUF files have 1 + w)
+
+  // Rotary positions
+  bool learned_positions = false;  // a table is added to the embedding, and nothing is rotated
+  std::int64_t rotary_dim = 0;     // the first so many features of each head are rotated
+  double rope_theta = 10000;
+  double rope_factor = 1;          // positions are divided by it ("linear")
+  std::optional<double> local_rope_theta;  // of the layers that slide, which have no factor then (Gemma 3)
+  std::optional<Llama3RopeScaling> rope_scaling;
+  std::optional<LongRopeScaling> long_rope;
+  std::vector<float> rope_divisors;  // (rotary_dim / 2), of the rotary frequencies; empty: all 1. GGUF files have these instead
 
   // Decoders
-  double rope_theta = 10000;
-  std::optional<Llama3RopeScaling> rope_scaling;
-  std::vector<float> rope_divisors;  // (head_dim / 2), of the rotary frequencies; empty: all 1. GGUF files have these instead
+  float embedding_scale = 1;
+  float attention_scale = 0;   // of the scores; 1 / sqrt(head_dim) in most models
+  float attention_cap = 0;     // scores become cap * tanh(score / cap); 0: no cap
+  float logit_cap = 0;         // likewise
+  bool post_norms = false;     // norms after attention and MLP too, before they are added
+  std::optional<ExpertsConfig> experts;
   bool qkv_bias = false;     // q_proj, k_proj, v_proj carry a bias
   bool output_bias = false;  // o_proj does
   bool mlp_bias = false;
@@ -77,7 +106,7 @@ struct ModelConfig {
   std::int64_t sliding_window = 0;   // 0: none
   std::vector<bool> sliding_layers;  // empty: all layers
 
-  bool is_decoder() const { return architecture != Architecture::bert; }
+  bool is_decoder() const { return architecture != Architecture::bert && architecture != Architecture::nomic_bert; }
 
   // Of a folder: config.json and, where present, generation_config.json, modules.json and the pooling config. Of a GGUF file:
   // its metadata. Error{bad_file} or Error{unsupported} names the file, the field, its value and what would be valid.

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -19,12 +20,14 @@
 
 namespace troika::models {
 
+struct ModelConfig;
 struct StoredTensor;  // src/models/files/tensor_slices.hpp
 
 // All weights of a model under the names of Hugging Face, from a folder (`model.safetensors`, or the files that
 // `model.safetensors.index.json` names) or from a GGUF file and the parts beside it. Rows that GGUF files keep in
-// another order (q and k of Llama models) come back in that of Hugging Face. Every rank may hold a reference to the
-// same one and read its own part of each tensor.
+// another order (q and k of Llama models) come back in that of Hugging Face. Decoders have the names of Llama, encoders
+// those of BERT: matrices that a file has in one tensor (qkv, gate and up, all experts of a layer) are found one by one,
+// and those of GPT-2 as (out, in). Every rank may hold a reference to the same one and read its own part of each tensor.
 class Weights {
  public:
   static Weights open(const std::filesystem::path& path);
@@ -54,17 +57,19 @@ class Weights {
     const TensorInfo* tensor = nullptr;
     const MappedFile* file = nullptr;
     const std::byte* data = nullptr;
-    std::int64_t head_rows = 0;  // see StoredTensor
+    std::int64_t head_rows = 0, transposed = 0;  // see StoredTensor
   };
   const Entry& entry(std::string_view name) const;
   StoredTensor stored(std::string_view name) const;
+  // Adds the tensor under its name, or the parts that it has.
+  void add(TensorInfo info, Entry entry, const ModelConfig& config);
   void open_folder();
   void open_gguf();
 
   std::filesystem::path path_;
   std::vector<SafetensorsFile> safetensors_;
   std::vector<GgufFile> gguf_;
-  std::vector<TensorInfo> renamed_;  // of the GGUF files, with the names and shapes of Hugging Face
+  std::deque<TensorInfo> renamed_;  // those whose names or shapes are not as the file has them
   std::map<std::string, Entry, std::less<>> index_;
 };
 

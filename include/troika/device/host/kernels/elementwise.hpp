@@ -39,9 +39,33 @@ struct Elementwise<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
   struct SiluMultiply {
     TROIKA_INLINE F of(F gate, F up) { return gate / (splat(1.0f) + exp(-gate)) * up; }
   };
+  struct GeluMultiply {
+    TROIKA_INLINE F of(F gate, F up) { return Gelu::of(gate) * up; }
+  };
+  struct GeluTanhMultiply {
+    TROIKA_INLINE F of(F gate, F up) { return GeluTanh::of(gate) * up; }
+  };
   struct Add {
     TROIKA_INLINE F of(F a, F b) { return a + b; }
   };
+
+  // The polynomial of Cephes where 1 - 2 / (1 + exp(2x)) would cancel.
+  TROIKA_INLINE F tanh(F x) {
+    const F a = abs(x), square = x * x;
+    F p = fma(splat(-5.70498872745e-3f), square, splat(2.06390887954e-2f));
+    p = fma(p, square, splat(-5.37397155531e-2f));
+    p = fma(p, square, splat(1.33314422036e-1f));
+    p = fma(p, square, splat(-3.33332819422e-1f));
+    const F large = splat(1.0f) - splat(2.0f) / (splat(1.0f) + exp(splat(2.0f) * a));
+    return select(a < splat(0.625f), fma(p * square, x, x), select(x < zero(), -large, large));
+  }
+  // y = cap tanh(x / cap); y may be x.
+  TROIKA_TARGET static void soft_cap(const float* x, float cap, float* y, std::int64_t count) {
+    const F c = splat(cap), inverse = splat(1 / cap);
+    std::int64_t i = 0;
+    for (; i + width <= count; i += width) store(y + i, c * tanh(load(x + i) * inverse));
+    if (i < count) store(y + i, c * tanh(load(x + i, count - i) * inverse), count - i);
+  }
 
   // y may be x.
   template <class Op>

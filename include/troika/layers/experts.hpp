@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <troika/device/weight.hpp>
+#include <troika/layers/linear.hpp>
+
+namespace troika {
+
+// down(act(gate(x)) * up(x))
+template <Device D>
+struct GatedMlp {
+  GatedColumnParallelLinear<D> gate_up;
+  RowParallelLinear<D> down;
+};
+
+// A mixture of experts (arXiv 2101.03961): a router gives each token to a few of many gated MLPs and weighs their
+// answers. Replicate -> Partial.
+//
+// Every rank holds its part of the inner features of every expert, not some of the experts whole. Both need one
+// reduction, and none before it, as each rank has all of the hidden state and the small router. But which experts the
+// tokens of a step ask for is chance: with whole experts, the rank that holds most of them is waited for, whereas a
+// part of each is the same work on every rank, whatever is asked for.
+template <Device D>
+class Experts {
+ public:
+  static constexpr std::string_view name = "experts";
+
+  Experts() = default;
+  // router: (experts, in), whole on every rank. Each token goes to `used` experts; with `normalized` their weights add
+  // up to 1, and otherwise all experts' do.
+  Experts(Weight<D> router, std::vector<GatedMlp<D>> experts, std::int64_t used, bool normalized)
+      : router_(std::move(router)), experts_(std::move(experts)), used_(used), normalized_(normalized) {
+    const auto count = static_cast<std::int64_t>(experts_.size());
+    expects(router_.shape().dims() == 2 && router_.shape()[0] == count, [&] {
+      return "a router of " + router_.shape().to_string() + " for " + std::to_string(count) + " experts";
+    });
+    expects(used_ >= 1 && used_ <= count, [&] {
+      return "each token takes 1 to " + std::to_string(count) + " experts, not " + std::to_string(used_);
+    });
+  }
+
+  template <class S>
+  DTensor<float, Partial, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+    auto& device = stream.device();
+    const std::int64_t tokens = x.shape()[0], width = x.shape()[1];
+    Tensor<float, D> scores(device, {tokens, router_.shape()[0]}), weights(device, {tokens, used_});
+    Tensor<std::int32_t, D> chosen(device, {tokens, used_}), rows(device, {tokens});
+    router_.visit([&](auto w) { linear(stream, x.local(), w, scores.view()); });
+    choose_experts(stream, std::as_const(scores).view(), normalized_, chosen.view(), weights.view());
+
+    Tensor<float, D> sum(device, {tokens, width});
+    std::ranges::fill(sum.span(), 0.0f);
+    Tensor<float, D> share(device, {tokens});
+    for (std::size_t e = 0; e < experts_.size(); ++e) {
+      // In the order of the tokens: which tokens are in a batch changes no bit of another's sum.
+      std::int64_t count = 0;
+      for (std::int64_t i = 0; i < tokens * used_; ++i) {
+        if (chosen.data()[i] != static_cast<std::int32_t>(e)) continue;
+        rows.data()[count] = static_cast<std::int32_t>(i / used_);
+        share.data()[count++] = weights.data()[i];
+      }
+      if (count == 0) continue;
+      const auto some = rows.view().rows(0, count).span();
+      Tensor<float, D> input(device, {count, width});
+      gather_rows(stream, x.local(), some, input.view());
+      const auto& expert = experts_[e];
+      const auto output = expert.down(expert.gate_up(DTensor<float, Replicate, D>(std::move(input)), stream), stream);
+      add_rows(stream, output.local(), some, share.span().first(static_cast<std::size_t>(count)), sum.view());
+    }
+    return DTensor<float, Partial, D>(std::move(sum));
+  }
+
+ private:
+  Weight<D> router_;
+  std::vector<GatedMlp<D>> experts_;
+  std::int64_t used_ = 1;
+  bool normalized_ = true;
+};
+
+}  // namespace troika
