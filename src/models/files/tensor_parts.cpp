@@ -130,9 +130,13 @@ std::vector<TensorPart> parts_of(std::string_view name, const Shape& shape, cons
     // (experts, out, in)
     const auto at = stem.rfind('.');
     const auto which = std::string(stem.substr(at));
-    if (shape[0] != config.experts->count) {
-      bad_file(origin + ": tensor " + in_quotes(name) + " has shape " + shape.to_string() +
-               "; the configuration of the model asks for " + std::to_string(config.experts->count) + " experts");
+    // A file of many parts that hold next to nothing would take memory for their names.
+    constexpr std::int64_t least_elements = 1024;
+    const auto inner = config.experts->intermediate_size, hidden = config.hidden_size;
+    const Shape wanted = which == ".down_proj" ? Shape{config.experts->count, hidden, inner} : Shape{config.experts->count, inner, hidden};
+    if (shape != wanted || inner * hidden < least_elements) {
+      bad_file(origin + ": tensor " + in_quotes(name) + " has shape " + shape.to_string() + "; the configuration of the model asks for " +
+               wanted.to_string() + ", and an expert has at least " + std::to_string(least_elements) + " elements");
     }
     for (std::int64_t i = 0; i < shape[0]; ++i)
       add(std::string(stem.substr(0, at + 1)) + std::to_string(i) + which, shape[1]);

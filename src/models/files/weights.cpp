@@ -71,7 +71,7 @@ void Weights::open_folder() {
     auto known = folder_name(tensor.name, config->architecture);
     auto info = tensor;
     info.name = std::move(known.name);
-    if (known.transposed && info.shape.dims() == 2) {
+    if (known.transposed && info.shape.dims() == 2 && info.shape.count() > 0) {
       entry.transposed = info.shape[1];
       info.shape = {info.shape[1], info.shape[0]};
     }

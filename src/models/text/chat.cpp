@@ -19,7 +19,7 @@ constexpr std::size_t max_template_bytes = std::size_t{1} << 20;
 bool has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 [[noreturn]] void unknown(const std::string& origin) {
-  unsupported(origin + " is not one that troika knows; known are those of the families llama3, chatml, mistral");
+  unsupported(origin + " is not one that troika knows; known are those of the families llama3, chatml, mistral, gemma, phi3");
 }
 
 // Templates quote strings in either way.
@@ -41,6 +41,12 @@ std::optional<std::string> only(std::string_view text, const std::array<std::str
   return found;
 }
 
+// A line end in a string of a template may be spelled \n.
+std::string with_line_ends(std::string text) {
+  for (auto at = text.find("\\n"); at != std::string::npos; at = text.find("\\n", at + 1)) text.replace(at, 2, "\n");
+  return text;
+}
+
 // What a template writes between "<|im_start|>system\n" and "<|im_end|>" within one string: the system message of a
 // conversation without one. Line ends may be spelled \n in it.
 std::string default_system_of(std::string_view text) {
@@ -51,10 +57,7 @@ std::string default_system_of(std::string_view text) {
     rest.remove_prefix(rest[0] == '\n' ? 1 : 2);
     const auto end = rest.find("<|im_end|>"), quote = rest.find_first_of("'\"");
     if (end == 0 || end == std::string_view::npos || quote < end) continue;
-    std::string message(rest.substr(0, end));
-    for (auto line = message.find("\\n"); line != std::string::npos; line = message.find("\\n", line + 1))
-      message.replace(line, 2, "\n");
-    return message;
+    return with_line_ends(std::string(rest.substr(0, end)));
   }
   return {};
 }
@@ -66,6 +69,14 @@ void check(const ChatMessage& message, std::size_t at) {
   expects(known, [&] {
     return "message " + std::to_string(at) + " has the role " + in_quotes(message.role) +
            "; valid are user and assistant, and system for the first";
+  });
+}
+
+// `at`: of the messages after the system's.
+void check_alternation(const ChatMessage& message, std::size_t at) {
+  expects(message.role == (at % 2 == 0 ? "user" : "assistant"), [&] {
+    return "message " + std::to_string(at) + " after the system's is the " + message.role +
+           "'s; this family alternates user and assistant";
   });
 }
 
@@ -130,10 +141,26 @@ ChatTemplate ChatTemplate::recognise(std::string_view text, std::string bos, std
   } else if (has(text, "[INST]") && !has(text, "<<SYS>>") && !has(text, "[SYSTEM_PROMPT]")) {
     chat.family_ = ChatFamily::mistral;
     chat.recognise_mistral(text, origin);
+  } else if (has(text, "<start_of_turn>") && has(text, "<end_of_turn>") && (has(text, "| trim") || has(text, "|trim"))) {
+    chat.family_ = ChatFamily::gemma;
+    if (has(text, "first_user_prefix")) chat.system_ = System::first;
+  } else if (has(text, "<|end|>") && has(text, "<|assistant|>") && !has(text, "<|channel|>")) {
+    chat.family_ = ChatFamily::phi3;
+    chat.recognise_phi3(text, origin);
   } else {
     unknown(origin);
   }
   return chat;
+}
+
+void ChatTemplate::recognise_phi3(std::string_view text, const std::string& origin) {
+  const auto quoted = with_line_ends(single_quoted(text));
+  question_opens_ = has(quoted, "'<|user|>' + '\n' + message['content'] + '<|end|>' + '\n' + '<|assistant|>' + '\n'");
+  const bool with_lines = question_opens_ || has(quoted, "'<|user|>\n' + message['content'] + '<|end|>\n'");
+  if (!with_lines && !has(quoted, "'<|' + message['role'] + '|>' + message['content'] + '<|end|>'")) unknown(origin);
+  line_end_ = with_lines ? "\n" : "";
+  skip_empty_system_ = has(quoted, "'system' and message['content'] %}");
+  if (has(quoted, "{% else %}{{ eos_token }}")) end_ = eos_;
 }
 
 void ChatTemplate::recognise_mistral(std::string_view text, const std::string& origin) {
@@ -170,6 +197,8 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, bool add
   switch (family_) {
     case ChatFamily::llama3: return llama3(messages, add_generation_prompt);
     case ChatFamily::mistral: return mistral(messages);
+    case ChatFamily::gemma: return gemma(messages, add_generation_prompt);
+    case ChatFamily::phi3: return phi3(messages, add_generation_prompt);
     case ChatFamily::chatml: break;
   }
   return chatml(messages, add_generation_prompt);
@@ -219,11 +248,8 @@ std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
   }
   std::string text = bos_;
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    const std::string &role = messages[i].role, &content = messages[i].content;  // clang 14 captures no bindings
-    expects(role == (i % 2 == 0 ? "user" : "assistant"), [&] {
-      return "message " + std::to_string(i) + " after the system's is the " + role +
-             "'s; this family alternates user and assistant";
-    });
+    check_alternation(messages[i], i);
+    const auto& [role, content] = messages[i];
     if (role == "user") {
       const bool here = system_ == System::last ? i + 1 == messages.size() : i == 0;
       text += open_ + (here ? system : "") + content + close_;
@@ -232,6 +258,36 @@ std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
     }
   }
   return text;
+}
+
+std::string ChatTemplate::gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
+  std::string system;
+  if (messages[0].role == "system") {
+    expects(system_ != System::none, "this model's template has no place for a system message");
+    system = messages[0].content + "\n\n";
+    messages = messages.subspan(1);
+  }
+  std::string text = bos_;
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    check_alternation(messages[i], i);
+    text += "<start_of_turn>" + std::string(i % 2 == 0 ? "user" : "model") + "\n" + (i == 0 ? system : "") +
+            trimmed(messages[i].content) + "<end_of_turn>\n";
+  }
+  return add_generation_prompt ? text + "<start_of_turn>model\n" : text;
+}
+
+std::string ChatTemplate::phi3(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
+  std::string text = bos_;
+  const auto header = [&](const std::string& role) { return "<|" + role + "|>" + line_end_; };
+  for (const auto& message : messages) {
+    expects(!question_opens_ || message.role != "system", "this model's template has no place for a system message");
+    if (skip_empty_system_ && message.role == "system" && message.content.empty()) continue;
+    const bool opened = question_opens_ && message.role == "assistant";
+    text += (opened ? "" : header(message.role)) + message.content + "<|end|>" + line_end_;
+    if (question_opens_ && message.role == "user") text += header("assistant");
+  }
+  if (question_opens_) return text;
+  return text + (add_generation_prompt ? header("assistant") : end_);
 }
 
 }  // namespace troika::models

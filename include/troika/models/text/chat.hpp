@@ -14,10 +14,10 @@ struct ChatMessage {
   std::string content;
 };
 
-enum class ChatFamily : std::uint8_t { llama3, chatml, mistral };
+enum class ChatFamily : std::uint8_t { llama3, chatml, mistral, gemma, phi3 };
 
 constexpr std::string_view to_string(ChatFamily family) {
-  constexpr std::string_view names[] = {"llama3", "chatml", "mistral"};
+  constexpr std::string_view names[] = {"llama3", "chatml", "mistral", "gemma", "phi3"};
   return names[static_cast<std::size_t>(family)];
 }
 
@@ -44,6 +44,9 @@ class ChatTemplate {
   std::string llama3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
   std::string chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
   std::string mistral(std::span<const ChatMessage> messages) const;
+  std::string gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  std::string phi3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  void recognise_phi3(std::string_view text, const std::string& origin);
   void recognise_mistral(std::string_view text, const std::string& origin);
 
   ChatFamily family_ = ChatFamily::chatml;
@@ -57,7 +60,11 @@ class ChatTemplate {
     none,
     first,
     last
-  } system_ = System::none;  // mistral: the user's message that it joins
+  } system_ = System::none;  // mistral and gemma: the user's message that it joins
+  std::string line_end_;            // phi3: after roles and contents, "\n" or nothing
+  bool question_opens_ = false;     // phi3: a question ends with the beginning of the answer
+  bool skip_empty_system_ = false;  // phi3
+  std::string end_;                 // phi3: of a conversation without the beginning of an answer
 };
 
 }  // namespace troika::models
