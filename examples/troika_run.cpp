@@ -227,6 +227,12 @@ int main(int argc, char** argv) {
   app.add_option("--weights", arguments.weights, "share of each device, such as 1,3")->delimiter(',');
   app.add_option("--max-tokens", arguments.generate.max_tokens, "tokens to draw at most")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--context", arguments.decoder.context, "tokens that the KV cache holds (default: what the model takes, at most 4096)");
+  std::map<std::string, troika::KvType> kv_types;
+  for (const auto type : troika::kv_types) kv_types.emplace(to_string(type), type);
+  app.add_option_function<std::string>(
+         "--kv-type", [&](const std::string& name) { arguments.decoder.kv_type = kv_types.at(name); },
+         "how the KV cache is stored (default: f32); q8 is 8 bits")
+      ->check(CLI::IsMember({"f32", "bf16", "f16", "q8"}));
   app.add_option("--temperature", arguments.generate.sampling.temperature, "0: always the most likely token")->capture_default_str();
   app.add_option("--top-k", arguments.generate.sampling.top_k, "draw from the k most likely; 0: all")->capture_default_str();
   app.add_option("--top-p", arguments.generate.sampling.top_p, "draw from the most likely that make up this probability")->capture_default_str();

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <support/catch.hpp>
@@ -121,6 +123,37 @@ TEST_CASE("weights in f16 and bf16 are used as the file rounds them") {
       CHECK(distance(split_logits(model, world, troika::StaticAllocation{}, {prompt.size()})[0], reference.back()) < 2e-5);
     }
   }
+}
+
+TEST_CASE("a cache of 16 or 8 bits changes logits by its rounding, on every world, and takes less memory") {
+  for (const std::string type : {"llama", "mistral", "qwen3"}) {
+    const auto tiny = TinyModel::make(type, 9);
+    const Loaded model(tiny);
+    const auto reference = ReferenceModel(tiny).logits(prompt);
+    for (const auto& [kv_type, bound] : {std::pair{troika::KvType::bf16, 0.03}, {troika::KvType::f16, 0.004}, {troika::KvType::q8, 0.03}}) {
+      for (const int world : test_worlds) {
+        INFO(type << ", " << to_string(kv_type) << " on " << world << " ranks");
+        const auto logits = split_logits(model, world, troika::StaticAllocation{}, {4, 3, 1, 1}, {.kv_type = kv_type});
+        CHECK(distance(logits[0], reference[3]) < bound);
+        CHECK(distance(logits[3], reference[8]) < bound);
+        CHECK(distance(logits[3], reference[8]) > 1e-6);  // it was asked for
+      }
+    }
+  }
+  const Loaded model(TinyModel::make("llama"));
+  std::map<troika::KvType, std::int64_t> bytes;
+  for (const auto kv_type : troika::kv_types) {
+    for (const auto rank : spmd(2, [&](auto& pipeline) {
+           const Decoder decoder(pipeline, model.config, model.weights, {.kv_type = kv_type});
+           return decoder.make_cache(pipeline.device()).bytes();
+         })) {
+      bytes[kv_type] += rank;
+    }
+  }
+  CHECK(bytes[troika::KvType::f32] == 2 * 2 * 64 * 2 * 8 * 4);  // keys and values, layers, context, heads, head_dim
+  CHECK(bytes[troika::KvType::bf16] * 2 == bytes[troika::KvType::f32]);
+  CHECK(bytes[troika::KvType::f16] * 2 == bytes[troika::KvType::f32]);
+  CHECK(bytes[troika::KvType::q8] * 32 == bytes[troika::KvType::f32] * 12);  // 8 + 4 bytes for each head instead of 32
 }
 
 TEST_CASE("every world draws the tokens of the reference") {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <troika/device/attention_mask.hpp>
+#include <troika/device/kv_rows.hpp>
 #include <troika/device/rotary_table.hpp>
 #include <troika/layers/kv_cache.hpp>
 #include <troika/layers/linear.hpp>
@@ -124,13 +125,13 @@ class Attention {
     }
 
     auto mask = AttentionMask::bidirectional();
-    View<const float> keys = k, values = v;
+    KvView keys = View<const float>(k), values = v;
     if (context.cache) {
       const auto end = context.cached + tokens;
-      copy(stream, View<const float>(k), context.cache->keys.view().rows(context.cached, end));
-      copy(stream, v, context.cache->values.view().rows(context.cached, end));
-      keys = context.cache->keys.view().rows(0, end);
-      values = context.cache->values.view().rows(0, end);
+      store(stream, View<const float>(k), context.cache->keys, context.cached);
+      store(stream, v, context.cache->values, context.cached);
+      keys = context.cache->keys.first(end);
+      values = context.cache->values.first(end);
       mask = context.window > 0 ? AttentionMask::causal(context.cached, context.window) : AttentionMask::causal(context.cached);
     }
     Tensor<float, D> mixed(stream.device(), query_shape);

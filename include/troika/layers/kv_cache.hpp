@@ -5,27 +5,32 @@
 #include <utility>
 #include <vector>
 
-#include <troika/device/tensor.hpp>
+#include <troika/device/kv_rows.hpp>
 
 namespace troika {
 
 // Keys and values of the tokens seen so far, for this rank's KV heads of one sequence: per layer (capacity, heads,
-// head_dim) in f32, taken whole at the start so that a decode step allocates nothing.
+// head_dim), stored as `type` says, taken whole at the start so that a decode step allocates nothing.
 template <Device D>
 class KvCache {
  public:
   struct Layer {
-    Tensor<float, D> keys, values;
+    KvRows<D> keys, values;
   };
 
-  KvCache(D& device, int layers, std::int64_t capacity, std::int64_t heads, std::int64_t head_dim) : capacity_(capacity) {
-    for (int i = 0; i < layers; ++i) {
-      layers_.push_back({{device, {capacity, heads, head_dim}}, {device, {capacity, heads, head_dim}}});
-    }
+  KvCache(D& device, int layers, std::int64_t capacity, std::int64_t heads, std::int64_t head_dim, KvType type = KvType::f32)
+      : capacity_(capacity) {
+    const Shape shape{capacity, heads, head_dim};
+    for (int i = 0; i < layers; ++i) layers_.push_back({{device, type, shape}, {device, type, shape}});
   }
 
   std::int64_t capacity() const { return capacity_; }
   std::int64_t length() const { return length_; }  // tokens that every layer holds
+  std::int64_t bytes() const {                     // of all layers on this rank
+    std::int64_t total = 0;
+    for (const auto& layer : layers_) total += layer.keys.bytes() + layer.values.bytes();
+    return total;
+  }
   // Forgets all tokens from `length` on.
   void truncate(std::int64_t length) {
     expects(length >= 0 && length <= length_, [&] {

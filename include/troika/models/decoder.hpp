@@ -22,6 +22,7 @@ namespace troika::models {
 
 struct DecoderOptions {
   std::int64_t context = 0;        // tokens that a cache holds; 0: what the model was made for, at most 4096
+  KvType kv_type = KvType::f32;    // of the cache: bf16 and f16 take half of the memory, q8 about a quarter
   bool sequence_parallel = false;  // split the tokens of a prompt over the ranks between the matrix products
 };
 
@@ -71,7 +72,8 @@ class Decoder {
 
   // An empty cache for this rank's KV heads. Its memory is taken here.
   KvCache<D> make_cache(D& device) const {
-    return {device, static_cast<int>(config_.layers), options_.context, split_.heads.kv[rank_].size(), config_.head_dim};
+    return {device, static_cast<int>(config_.layers), options_.context, split_.heads.kv[rank_].size(), config_.head_dim,
+            options_.kv_type};
   }
 
   // Appends the tokens to the cached ones and gives the logits of the last, or of the last `wanted`: (wanted, vocabulary).

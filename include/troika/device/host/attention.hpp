@@ -17,6 +17,8 @@
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/gemv.hpp>
 #include <troika/device/host/kernels.hpp>
+#include <troika/device/host/kv_rows.hpp>
+#include <troika/device/kv_rows.hpp>
 
 namespace troika {
 
@@ -35,13 +37,14 @@ struct AttentionBlock {
   static std::int64_t padded(std::int64_t d) { return (d + strip - 1) / strip * strip; }
   // Floats that one thread needs.
   static std::int64_t scratch(std::int64_t d) {
-    return 2 * rows * d + room + keys * d + keys * padded(d) + rows * keys + rows * padded(d) + 2 * rows;
+    return 2 * rows * d + room + 2 * keys * d + keys * padded(d) + rows * keys + rows * padded(d) + 2 * rows;
   }
 
   struct Problem {
-    const float *q, *k, *v;
+    const float* q;
+    KvView k, v;
     float* y;
-    std::int64_t tokens, heads, d, kv_tokens, kv_heads;
+    std::int64_t tokens, heads, d, kv_tokens;
     AttentionMask mask;
     float scale, cap;
   };
@@ -50,11 +53,12 @@ struct AttentionBlock {
   // token r / size.
   static void run(const Problem& a, std::int64_t kv, const std::int32_t* group, std::int64_t size, std::int64_t first,
                   std::int64_t last, float* scratch) {
-    const std::int64_t count = last - first, d = a.d, wide = padded(d), step = a.kv_heads * d;
+    const std::int64_t count = last - first, d = a.d, wide = padded(d);
     float* const queries = scratch;            // (rows, d), scaled
     float* const turned = queries + rows * d;  // the same in panels, or interleaved where they are few
     float* const packed_k = turned + rows * d + room;
-    float* const packed_v = packed_k + keys * d;   // only where d is not a multiple of a strip
+    float* const wide_k = packed_k + keys * d;  // only where keys are not floats
+    float* const packed_v = wide_k + keys * d;  // only where values are not floats, or d is not a multiple of a strip
     float* const scores = packed_v + keys * wide;  // (rows, keys)
     float* const sums = scores + rows * keys;      // (rows, wide)
     float* const most = sums + rows * wide;        // (rows)
@@ -78,8 +82,7 @@ struct AttentionBlock {
     const std::int64_t end = a.mask.keys((last - 1) / size, a.kv_tokens).end;
     for (std::int64_t at = begin; at < end; at += keys) {
       const std::int64_t some = std::min(keys, end - at);
-      const float* const k = a.k + at * step + kv * d;
-      const float* const v = a.v + at * step + kv * d;
+      const auto [k, step] = floats(a.k, at, kv, some, wide_k, d);
       if (few)
         multiply_few<L, float>(count, turned, k, step, some, d, scores, keys, nullptr);
       else
@@ -91,7 +94,8 @@ struct AttentionBlock {
         if (a.cap > 0) Elementwise<L>::soft_cap(scores + i * keys + from, a.cap, scores + i * keys + from, to - from);
         soften(scores + i * keys, from, to, some, most[i], total[i], sums + i * wide, wide);
       }
-      add_values(count, scores, v, step, some, d, packed_v, sums);
+      const auto [v, v_step] = floats(a.v, at, kv, some, packed_v, wide);
+      add_values(count, scores, v, v_step, some, d, sums);
     }
     for (std::int64_t i = 0; i < count; ++i) {
       // No key at all: the sum of nothing is 0.
@@ -134,18 +138,26 @@ struct AttentionBlock {
     total += static_cast<float>(Rows<L>::exp_of(scores + from, highest, scores + from, to - from));
   }
 
-  // sums (count, d) += weights values
-  static void add_values(std::int64_t count, const float* weights, const float* v, std::int64_t step, std::int64_t some,
-                         std::int64_t d, float* packed, float* sums) {
-    const std::int64_t wide = padded(d);
-    if (d != wide) {  // a tile reads whole strips
-      for (std::int64_t p = 0; p < some; ++p) {
-        std::copy(v + p * step, v + p * step + d, packed + p * wide);
-        std::fill(packed + p * wide + d, packed + (p + 1) * wide, 0.0f);
-      }
-      v = packed;
-      step = wide;
+  struct Floats {
+    const float* rows;
+    std::int64_t step;
+  };
+  // Rows of one head as floats, d or `wide` apart: where they are stored, if they are floats and no wider ones are
+  // asked for, else in `to`.
+  static Floats floats(const KvView& from, std::int64_t token, std::int64_t head, std::int64_t count, float* to,
+                       std::int64_t wide) {
+    const std::int64_t heads = from.shape[1], d = from.shape[2];
+    if (from.type == KvType::f32 && wide == d) {
+      return {reinterpret_cast<const float*>(from.data) + (token * heads + head) * d, heads * d};
     }
+    widen_rows<L>(from, token, head, count, to, wide);
+    return {to, wide};
+  }
+
+  // sums (count, d) += weights values, of which whole strips are read
+  static void add_values(std::int64_t count, const float* weights, const float* v, std::int64_t step, std::int64_t some,
+                         std::int64_t d, float* sums) {
+    const std::int64_t wide = padded(d);
     for (std::int64_t i = 0; i < count; i += panel) {
       for (std::int64_t j = 0; j < wide; j += strip) {
         Tile::template multiply<keys, 1>(std::min(panel, count - i), weights + i * keys, v + j, step, some,
@@ -191,21 +203,22 @@ TROIKA_ATTENTION_INSTANCES(extern template)
 
 // y = softmax(scale q kT) v for each query head, with q and y (tokens, heads, head_dim), keys and values
 // (kv_tokens, kv_heads, head_dim); query head h reads KV head kv_head_of[h]. A query that may read nothing gets zeros.
-// With a cap above 0, scores s become cap tanh(s / cap) before the softmax. Scratch is bounded, whatever the number of tokens. y must not overlap the inputs.
-inline void attention(HostStream& stream, View<const float> q, View<const float> keys, View<const float> values,
+// With a cap above 0, scores s become cap tanh(s / cap) before the softmax. Keys and values are of any KvType; they
+// become floats block by block. Scratch is bounded, whatever the number of tokens. y must not overlap the inputs.
+inline void attention(HostStream& stream, View<const float> q, KvView keys, KvView values,
                       std::span<const std::int32_t> kv_head_of, AttentionMask mask, float scale, View<float> y,
                       float cap = 0, CpuLevel level = cpu_level()) {
-  kernels::check_attention(q.shape(), keys.shape(), values.shape(), y.shape(), kv_head_of, mask);
+  kernels::check_attention(q.shape(), keys.shape, values.shape, y.shape(), kv_head_of, mask);
   if (q.count() == 0) return;
   HostDevice& device = stream.device();
-  const std::int64_t heads = q.shape()[1], kv_heads = keys.shape()[1];
+  const std::int64_t heads = q.shape()[1], kv_heads = keys.shape[1];
   kernels::at_level<kernels::AttentionBlock>(level, [&]<CpuLevel L>(kernels::AttentionBlock<L>) {
     using Block = kernels::AttentionBlock<L>;
-    const typename Block::Problem problem{q.data(),     keys.data(),     values.data(), y.data(), q.shape()[0], heads,
-                                          q.shape()[2], keys.shape()[0], kv_heads,      mask,     scale, cap};
+    const typename Block::Problem problem{q.data(),     keys,          values, y.data(), q.shape()[0], heads,
+                                          q.shape()[2], keys.shape[0], mask,   scale,    cap};
     // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
     const std::int64_t each = (Block::scratch(problem.d) + 15) / 16 * 16;
-    const bool alone = q.count() * keys.shape()[0] < 1 << 17;
+    const bool alone = q.count() * keys.shape[0] < 1 << 17;
     const int threads = alone ? 1 : device.team().size();
     auto buffer = device.allocate(static_cast<std::size_t>(each * threads + heads + kv_heads + 1) * sizeof(float));
     auto* const scratch = reinterpret_cast<float*>(buffer.data());

@@ -137,6 +137,10 @@ struct Rows<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
     }
     return total;
   }
+  // Numbers of 8 bits, times their scale.
+  TROIKA_TARGET static void widen(const std::int8_t* x, float scale, float* y, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) y[i] = scale * static_cast<float>(x[i]);
+  }
 };
 
 }  // namespace troika::kernels
