@@ -10,6 +10,7 @@
 #include <support/temp_folder.hpp>
 
 #include <troika/core/error.hpp>
+#include <troika/models/files/config.hpp>
 #include <troika/models/files/weights.hpp>
 
 using namespace troika;
@@ -121,6 +122,24 @@ TEST_CASE("matrices of GPT-2, which its folders have as (in, out), are read as (
   CHECK_THROWS_AS(weights.read_columns<float>(key + ".weight", {0, 3}, rows), Error);
   std::vector<std::int32_t> integers(16);
   CHECK_THROWS_AS(weights.read<std::int32_t>(key + ".weight", integers), Error);
+}
+
+TEST_CASE("a Gemma 3 that sees pictures too is read as its model of text") {
+  const std::string config = R"({"model_type":"gemma3","eos_token_id":[1,106],"vision_config":{"hidden_size":7},
+                                 "text_config":{"model_type":"gemma3_text","hidden_size":8,"num_hidden_layers":2}})";
+  for (const std::string root : {"language_model.model.", "model.language_model."}) {
+    const Folder folder(config, {{root + "embed_tokens.weight", {5, 8}},
+                                 {"vision_tower.weight", {2}},
+                                 {root + "layers.1.mlp.up_proj.weight", {3, 8}}});
+    const auto weights = folder.open();
+    CHECK(weights.names() == std::vector<std::string>{"model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight",
+                                                      "vision_tower.weight"});
+    CHECK(read(weights, "model.layers.1.mlp.up_proj.weight") == counting(42, 24));
+    const auto model = ModelConfig::load(folder.folder.path());
+    CHECK(model.architecture == Architecture::gemma3_text);
+    CHECK(model.layers == 2);
+    CHECK(model.eos_token_ids == std::vector<std::int32_t>{1, 106});
+  }
 }
 
 TEST_CASE("a tensor whose parts do not add up names the rows that the configuration asks for") {

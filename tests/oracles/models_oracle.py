@@ -20,7 +20,7 @@ try:
     import torch
     import transformers
     from tokenizers import Tokenizer
-    from transformers import (BertConfig, Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig,
+    from transformers import (BertConfig, Gemma2Config, Gemma3Config, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig,
                               NomicBertConfig, Phi3Config, Qwen2Config, Qwen3Config, Qwen3MoeConfig)
 except ImportError as error:
     print(f"SKIPPED: {error}")
@@ -42,6 +42,7 @@ GEMMA = dict(SMALL, head_dim=16, query_pre_attn_scalar=24, sliding_window=8)
 GEMMA3_ROPE = {"full_attention": dict(rope_type="linear", factor=4.0, rope_theta=50000.0),
                "sliding_attention": dict(rope_type="default", rope_theta=2000.0)}
 GEMMA3_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+PICTURES = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=14, patch_size=14)
 EXPERTS = dict(SMALL, head_dim=16, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=44)
 PHI3 = dict(SMALL, pad_token_id=0)
 # Heads of 12, of which 6 features are rotated.
@@ -74,6 +75,8 @@ MODELS = [
     ("gemma2, no caps, bf16", Gemma2Config(**GEMMA, attn_logit_softcapping=None, final_logit_softcapping=None), torch.bfloat16, {}),
     ("gemma3", Gemma3TextConfig(**GEMMA, layer_types=GEMMA3_LAYERS, rope_parameters=GEMMA3_ROPE), torch.float32, {}),
     ("gemma3, own lm_head", Gemma3TextConfig(**GEMMA, tie_word_embeddings=False, final_logit_softcapping=9.0), torch.float32, {}),
+    ("gemma3, with pictures", Gemma3Config(text_config=Gemma3TextConfig(**GEMMA, layer_types=GEMMA3_LAYERS, rope_parameters=GEMMA3_ROPE),
+                                           vision_config=PICTURES, mm_tokens_per_image=1), torch.float32, {}),
     ("qwen3moe", Qwen3MoeConfig(**EXPERTS, norm_topk_prob=True), torch.float32, {}),
     ("qwen3moe, weights as they are, bf16", Qwen3MoeConfig(**EXPERTS, norm_topk_prob=False), torch.bfloat16, {}),
     ("phi3", Phi3Config(**PHI3), torch.float32, {}),
@@ -96,7 +99,7 @@ def is_encoder(config):
 
 def prompts_of(name, config):
     """transformers takes the long factors of longrope from the length of the text, troika from the context."""
-    prompts = random_prompts(config.vocab_size)
+    prompts = random_prompts(config.get_text_config().vocab_size)
     return [prompt for prompt in prompts if len(prompt) > 6] if name.endswith("longrope, long") else prompts
 
 

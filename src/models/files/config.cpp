@@ -233,6 +233,14 @@ const char* default_activation(Architecture architecture) {
 }
 
 ModelConfig parse_config(const Fields& config) {
+  // A Gemma 3 that sees pictures too has the model of text in it.
+  const Json* const type = config.find("model_type");
+  if (type != nullptr && *type == "gemma3" && config.has("text_config")) {
+    auto model = parse_config(config.object("text_config"));
+    if (model.architecture != Architecture::gemma3_text) config.fail("text_config", "is no gemma3_text");
+    if (config.has("eos_token_id")) model.eos_token_ids = token_ids(config, "eos_token_id");
+    return model;
+  }
   ModelConfig model;
   model.architecture = architecture_of(config);
   const auto defaults = defaults_of(model.architecture);

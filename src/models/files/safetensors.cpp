@@ -6,7 +6,6 @@
 
 #include "../json.hpp"
 #include "safetensors_header.hpp"
-#include "tensor_slices.hpp"
 
 namespace troika::models {
 namespace {
@@ -41,53 +40,5 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   opened.metadata_ = std::move(header.metadata);
   return opened;
 }
-
-const TensorInfo* SafetensorsFile::find(std::string_view name) const {
-  const auto at = std::ranges::lower_bound(tensors_, name, {}, [](const TensorInfo& t) { return std::string_view(t.name); });
-  return at != tensors_.end() && at->name == name ? &*at : nullptr;
-}
-
-const TensorInfo& SafetensorsFile::info(std::string_view name) const {
-  const auto* tensor = find(name);
-  if (tensor == nullptr) bad_file(path().string() + " has no tensor " + in_quotes(name));
-  return *tensor;
-}
-
-std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& tensor) const {
-  check_readable(path(), tensor);
-  return file_.bytes().subspan(data_begin_ + static_cast<std::size_t>(tensor.begin),
-                               static_cast<std::size_t>(tensor.size_bytes()));
-}
-
-void SafetensorsFile::copy_rows(const TensorInfo& tensor, Range rows, std::span<std::byte> out) const {
-  models::copy_rows({file_, bytes(tensor), tensor}, rows, out);
-}
-void SafetensorsFile::copy_columns(const TensorInfo& tensor, Range columns, std::span<std::byte> out) const {
-  models::copy_columns({file_, bytes(tensor), tensor}, columns, out);
-}
-template <Element T>
-void SafetensorsFile::read(const TensorInfo& tensor, std::span<T> out) const {
-  read_all({file_, bytes(tensor), tensor}, out);
-}
-template <Element T>
-void SafetensorsFile::read_rows(const TensorInfo& tensor, Range rows, std::span<T> out) const {
-  models::read_rows({file_, bytes(tensor), tensor}, rows, out);
-}
-template <Element T>
-void SafetensorsFile::read_columns(const TensorInfo& tensor, Range columns, std::span<T> out) const {
-  models::read_columns({file_, bytes(tensor), tensor}, columns, out);
-}
-
-#define TROIKA_READ(T)                                                                            \
-  template void SafetensorsFile::read<T>(const TensorInfo&, std::span<T>) const;                  \
-  template void SafetensorsFile::read_rows<T>(const TensorInfo&, Range, std::span<T>) const;      \
-  template void SafetensorsFile::read_columns<T>(const TensorInfo&, Range, std::span<T>) const;
-TROIKA_READ(float)
-TROIKA_READ(f16)
-TROIKA_READ(bf16)
-TROIKA_READ(std::int32_t)
-TROIKA_READ(std::int8_t)
-TROIKA_READ(std::uint8_t)
-#undef TROIKA_READ
 
 }  // namespace troika::models

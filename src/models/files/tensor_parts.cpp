@@ -72,6 +72,11 @@ std::pair<std::string_view, std::string_view> split_ending(std::string_view name
 }  // namespace
 
 FolderName folder_name(std::string_view name, Architecture architecture) {
+  if (architecture == Architecture::gemma3_text) {  // beside a model of pictures, which nobody asks for
+    if (strip(name, "model.language_model.")) return {"model." + std::string(name)};
+    strip(name, "language_model.");
+    return {std::string(name)};
+  }
   const bool gpt2 = architecture == Architecture::gpt2;
   if (!gpt2 && architecture != Architecture::nomic_bert) return {std::string(name)};
   auto [stem, ending] = split_ending(name);
@@ -95,6 +100,7 @@ FolderName folder_name(std::string_view name, Architecture architecture) {
 
 bool is_folder_name(std::string_view name) {
   const auto stem = split_ending(name).first;
+  if (stem.starts_with("language_model.") || stem.starts_with("model.language_model.")) return true;
   for (const std::string_view end :
        {"self_attn.qkv_proj", "mlp.gate_up_proj", "attn.c_attn", "attn.Wqkv", "post_mlp_layernorm"}) {
     if (stem.ends_with(end)) return true;
@@ -133,10 +139,12 @@ std::vector<TensorPart> parts_of(std::string_view name, const Shape& shape, cons
     // A file of many parts that hold next to nothing would take memory for their names.
     constexpr std::int64_t least_elements = 1024;
     const auto inner = config.experts->intermediate_size, hidden = config.hidden_size;
-    const Shape wanted = which == ".down_proj" ? Shape{config.experts->count, hidden, inner} : Shape{config.experts->count, inner, hidden};
+    const Shape wanted = which == ".down_proj" ? Shape{config.experts->count, hidden, inner}
+                                               : Shape{config.experts->count, inner, hidden};
     if (shape != wanted || inner * hidden < least_elements) {
-      bad_file(origin + ": tensor " + in_quotes(name) + " has shape " + shape.to_string() + "; the configuration of the model asks for " +
-               wanted.to_string() + ", and an expert has at least " + std::to_string(least_elements) + " elements");
+      bad_file(origin + ": tensor " + in_quotes(name) + " has shape " + shape.to_string() +
+               "; the configuration of the model asks for " + wanted.to_string() + ", and an expert has at least " +
+               std::to_string(least_elements) + " elements");
     }
     for (std::int64_t i = 0; i < shape[0]; ++i)
       add(std::string(stem.substr(0, at + 1)) + std::to_string(i) + which, shape[1]);

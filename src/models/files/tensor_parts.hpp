@@ -24,7 +24,8 @@ struct TensorPart {
 std::vector<TensorPart> parts_of(std::string_view name, const Shape& shape, const ModelConfig& config,
                                  const std::string& origin);
 
-// How troika calls a tensor of a Hugging Face folder: GPT-2's and Nomic's have names of their own.
+// How troika calls a tensor of a Hugging Face folder: GPT-2's, Nomic's and those of a Gemma 3 that
+// sees pictures have names of their own.
 struct FolderName {
   std::string name;
   bool transposed = false;  // the file has (in, out)

@@ -288,12 +288,7 @@ void read_columns(const StoredTensor& tensor, Range columns, std::span<T> out) {
   template void read_all<T>(const StoredTensor&, std::span<T>);         \
   template void read_rows<T>(const StoredTensor&, Range, std::span<T>); \
   template void read_columns<T>(const StoredTensor&, Range, std::span<T>);
-TROIKA_READ(float)
-TROIKA_READ(f16)
-TROIKA_READ(bf16)
-TROIKA_READ(std::int32_t)
-TROIKA_READ(std::int8_t)
-TROIKA_READ(std::uint8_t)
+TROIKA_READABLE_TYPES(TROIKA_READ)
 #undef TROIKA_READ
 
 }  // namespace troika::models

@@ -46,4 +46,8 @@ void read_rows(const StoredTensor& tensor, Range rows, std::span<T> out);
 template <Element T>
 void read_columns(const StoredTensor& tensor, Range columns, std::span<T> out);
 
+// The types that a tensor can be read as: instance(T) for each.
+#define TROIKA_READABLE_TYPES(instance) \
+  instance(float) instance(f16) instance(bf16) instance(std::int32_t) instance(std::int8_t) instance(std::uint8_t)
+
 }  // namespace troika::models

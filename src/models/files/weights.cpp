@@ -204,12 +204,7 @@ void Weights::read_columns(std::string_view name, Range columns, std::span<T> ou
   template void Weights::read<T>(std::string_view, std::span<T>) const;             \
   template void Weights::read_rows<T>(std::string_view, Range, std::span<T>) const; \
   template void Weights::read_columns<T>(std::string_view, Range, std::span<T>) const;
-TROIKA_READ(float)
-TROIKA_READ(f16)
-TROIKA_READ(bf16)
-TROIKA_READ(std::int32_t)
-TROIKA_READ(std::int8_t)
-TROIKA_READ(std::uint8_t)
+TROIKA_READABLE_TYPES(TROIKA_READ)
 #undef TROIKA_READ
 
 }  // namespace troika::models
