@@ -169,6 +169,7 @@ def main():
         small = {k: v for k, v in models_oracle.SMALL.items() if k not in IDS}
         for name, config in [("llama", LlamaConfig(**small, **IDS, tie_word_embeddings=False)),
                              ("llama, llama3 rope, tied", LlamaConfig(**small, **IDS, rope_parameters=models_oracle.LLAMA3, tie_word_embeddings=True)),
+                             ("llama, linear rope", LlamaConfig(**small, **IDS, rope_parameters=dict(rope_theta=10000.0, rope_type="linear", factor=4.0))),
                              ("llama, biases", LlamaConfig(**small, **IDS, attention_bias=True, mlp_bias=True)),
                              ("mistral, window of 8", MistralConfig(**small, **IDS, sliding_window=8)),
                              ("mistral, no window", MistralConfig(**small, **IDS, sliding_window=None)),

@@ -65,6 +65,9 @@ class Converter {
         std::ranges::find(config_.sliding_layers, false) != config_.sliding_layers.end()) {
       unsupported(folder.string() + ": windows of attention in some layers only are not converted");
     }
+    if (config_.long_rope)
+      unsupported(folder.string() +
+                  ": rope_scaling of the type longrope is not converted; converted are default, linear and llama3");
     plan();
   }
 
@@ -168,7 +171,11 @@ class Converter {
     writer.u32(key("attention.value_length"), c.head_dim);
     writer.f32(key("attention.layer_norm_rms_epsilon"), c.norm_eps);
     writer.f32(key("rope.freq_base"), c.rope_theta);
-    writer.u32(key("rope.dimension_count"), c.head_dim);
+    writer.u32(key("rope.dimension_count"), c.rotary_dim);
+    if (c.rope_factor != 1) {
+      writer.string(key("rope.scaling.type"), "linear");
+      writer.f32(key("rope.scaling.factor"), c.rope_factor);
+    }
     if (c.sliding_window > 0) writer.u32(key("attention.sliding_window"), c.sliding_window);
   }
 
