@@ -228,6 +228,19 @@ TEST_CASE("weights that hold NaN end in one error, not in a token") {
   }), Catch::Matchers::ContainsSubstring("NaN"));
 }
 
+TEST_CASE("too little memory is told before anything is loaded, with the figures") {
+  const auto tiny = TinyModel::make("llama");
+  const Loaded model(tiny);
+  CHECK_NOTHROW(troika::models::check_memory(model.weights, model.weights.total_bytes()));
+  try {
+    troika::models::check_memory(model.weights, model.weights.total_bytes() - 1);
+    FAIL("no error");
+  } catch (const troika::Error& error) {
+    CHECK(error.fault() == troika::Fault::out_of_memory);
+    CHECK_THAT(error.what(), Catch::Matchers::ContainsSubstring(" MB of memory are left"));
+  }
+}
+
 TEST_CASE("a rank that runs out of memory ends the run with its own error") {
   const auto tiny = TinyModel::make("llama");
   const Loaded model(tiny);

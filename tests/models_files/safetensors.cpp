@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -331,6 +332,20 @@ TEST_CASE("Ranks that read their parts hold few pages of the file, and leave non
     CHECK(parts[1][5] == static_cast<float>(by_rows ? rows / 4 * columns + 5 : columns / 4 + 5));
     CHECK(parts[3].back() == static_cast<float>(rows * columns - 1));
   }
+}
+
+TEST_CASE("A file that is shortened while it is mapped is an error where its tensors are read") {
+  const TempFolder folder;
+  const std::string values(4096 * 1024, 'x');  // more than is read in one piece
+  const auto path = folder.write("short.safetensors",
+                                 file_of(R"({"a":{"dtype":"U8","shape":[1024,4096],"data_offsets":[0,4194304]}})", values));
+  const auto file = SafetensorsFile::open(path);
+  std::vector<std::byte> rows(values.size());
+  file.copy_rows(file.info("a"), {0, 1024}, rows);
+  std::filesystem::resize_file(path, 100);
+  CHECK_THROWS_WITH(file.copy_rows(file.info("a"), {0, 1024}, rows),
+                    ContainsSubstring("short.safetensors") && ContainsSubstring("has 100 now"));
+  CHECK_THROWS_WITH(file.copy_columns(file.info("a"), {0, 64}, std::span(rows).first(1024 * 64)), ContainsSubstring("has 100 now"));
 }
 
 TEST_CASE("Only regular files are opened, and errors say why") {

@@ -17,14 +17,30 @@ namespace troika::models {
 // Called after each tensor with the bytes that this rank has read since the last call; any rank, any thread.
 using LoadProgress = std::function<void(std::uint64_t bytes)>;
 
+// Error{out_of_memory} where the weights take more bytes than are available.
+inline void check_memory(const Weights& weights, std::uint64_t available) {
+  if (weights.total_bytes() <= available) return;
+  throw Error(Fault::out_of_memory, "the weights in " + weights.folder().string() + " take " +
+                                        std::to_string(weights.total_bytes() / 1'000'000) + " MB, and " +
+                                        std::to_string(available / 1'000'000) +
+                                        " MB of memory are left; take a smaller model, or one with fewer bits");
+}
+
 // Reads one rank's part of the weights into its device. Each rank reads only what it will hold.
 template <class Pipeline>
 class Loader {
  public:
   using D = typename Pipeline::Device;
 
+  // Collective: Error{out_of_memory} where the machine has less memory left than all ranks together will take.
   Loader(Pipeline& pipeline, const Weights& weights, LoadProgress progress = {})
-      : pipeline_(&pipeline), weights_(&weights), progress_(std::move(progress)) {}
+      : pipeline_(&pipeline), weights_(&weights), progress_(std::move(progress)) {
+    if constexpr (requires { memory_available(pipeline.device()); }) {
+      const std::uint64_t available = memory_available(pipeline.device());
+      pipeline.communication().barrier();  // before any rank takes of it
+      check_memory(weights, available);
+    }
+  }
 
   int rank() const { return pipeline_->rank(); }
 

@@ -24,29 +24,22 @@ namespace {
 
 std::string reason(int number) { return std::generic_category().message(number); }
 
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
 }  // namespace
 
 MappedFile MappedFile::open(const std::filesystem::path& path) {
+  MappedFile mapped;
+  mapped.path_ = path;
   // O_NONBLOCK: opening a named pipe must not wait for a writer.
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) fail(path, reason(errno));
+  mapped.descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (mapped.descriptor_ < 0) fail(path, reason(errno));
   struct stat status {};
-  if (::fstat(file.fd, &status) != 0) fail(path, reason(errno));
+  if (::fstat(mapped.descriptor_, &status) != 0) fail(path, reason(errno));
   if (S_ISDIR(status.st_mode)) fail(path, "it is a folder, not a file");
   if (!S_ISREG(status.st_mode)) fail(path, "it is not a regular file");
 
-  MappedFile mapped;
-  mapped.path_ = path;
   const auto size = static_cast<std::size_t>(status.st_size);
   if (size == 0) return mapped;
-  void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, mapped.descriptor_, 0);
   if (data == MAP_FAILED) fail(path, reason(errno));
   mapped.data_ = static_cast<const std::byte*>(data);
   mapped.size_ = size;
@@ -56,17 +49,30 @@ MappedFile MappedFile::open(const std::filesystem::path& path) {
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(descriptor_, other.descriptor_);
   return *this;
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void MappedFile::check_size() const {
+  struct stat status {};
+  if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) return;
+  const auto size = static_cast<std::size_t>(status.st_size);
+  if (size < size_) {
+    fail(path_, "it had " + std::to_string(size_) + " bytes when it was opened and has " + std::to_string(size) +
+                    " now; leave it alone while it is read");
+  }
 }
 
 void MappedFile::release(std::span<const std::byte> part) const noexcept {

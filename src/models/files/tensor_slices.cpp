@@ -102,6 +102,7 @@ void walk(const StoredTensor& tensor, std::size_t block_bytes, const Runs& runs,
   const auto release = [&] {
     if (low < high) tensor.file.release(tensor.bytes.subspan(low, high - low));
   };
+  tensor.file.check_size();
   for (std::int64_t i = 0; i < runs.count; ++i) {
     const auto begin = static_cast<std::size_t>(row_in_file(runs.row + i, tensor.head_rows) * runs.stride + runs.begin);
     for (std::size_t at = 0; at < run; at += step) {
@@ -112,6 +113,7 @@ void walk(const StoredTensor& tensor, std::size_t block_bytes, const Runs& runs,
       high = std::max(high, first + length * block_bytes);
       if (high - low >= release_every) {
         release();
+        tensor.file.check_size();
         // The page that holds the end is not whole yet: begin the next release with it.
         low = high - std::min<std::size_t>(high - low, 4096);
         if (tensor.head_rows != 0) low = tensor.bytes.size(), high = 0;  // the next row may lie before this one

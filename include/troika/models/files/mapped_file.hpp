@@ -8,7 +8,8 @@
 namespace troika::models {
 
 // A whole file, mapped read-only. Moves only; any number of threads may read it at once.
-// The file must not be shortened by others while it is mapped: the operating system answers a read past its end with SIGBUS.
+// Others should not shorten the file while it is mapped: the operating system answers a read past its end with SIGBUS.
+// Who reads much asks check_size() now and then, which turns all but the last moments of that into an error.
 class MappedFile {
  public:
   MappedFile() = default;
@@ -23,6 +24,9 @@ class MappedFile {
   std::size_t size() const { return size_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
+  // Error{bad_file} with both sizes where the file has become shorter than it was.
+  void check_size() const;
+
   // Gives the pages of `part` (a piece of bytes()), and those that the operating system mapped around it, back to it. They
   // stay readable, from the file again, for whoever still reads them; only resident memory falls.
   void release(std::span<const std::byte> part) const noexcept;
@@ -31,6 +35,7 @@ class MappedFile {
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  int descriptor_ = -1;
 };
 
 }  // namespace troika::models
