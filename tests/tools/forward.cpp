@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the Python oracles of the models talk to.
 //
-//   tool_forward FOLDER|FILE.gguf [--worlds LIST] [--greedy N] [--sequence-parallel] [--context N]
+//   tool_forward FOLDER|FILE.gguf [--worlds LIST] [--greedy N] [--score] [--fast] [--sequence-parallel] [--context N]
 //
 // LIST names the worlds, e.g. 1,2,4,1:3,1:3:1: a number is so many ranks with equal shares, numbers with colons are the
 // shares of that many ranks. Reads prompts from standard input, token ids, one prompt a line, and prints for each world
 // and prompt
 //   logits WORLD PROMPT VALUES...      of the last token (decoders)
 //   tokens WORLD PROMPT IDS...         N tokens, the most likely each time, past the end of the text too (decoders)
+//   score WORLD PROMPT VALUE           with --score: the logarithm of the probability of each token but the first, summed
 //   hidden WORLD PROMPT VALUES...      the last hidden state, token by token (encoders)
 //   embedding WORLD PROMPT VALUES...   (encoders)
-// It is an error when ranks do not have the same bits.
+// It is an error when ranks do not have the same bits. Activations are rounded, as in programs, with --fast only.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <iostream>
@@ -37,12 +39,13 @@ struct Arguments {
   std::string folder;
   std::vector<std::string> worlds{"1"};
   std::int64_t greedy = 0, context = 0;
-  bool sequence_parallel = false;
+  bool sequence_parallel = false, score = false, fast = false;
 };
 
 struct Answer {
   std::vector<float> values, embedding;  // logits, or hidden state and embedding
   std::vector<std::int32_t> tokens;
+  double score = 0;
   bool operator==(const Answer&) const = default;
 };
 
@@ -63,6 +66,8 @@ Arguments parse(const std::vector<std::string>& given) {
     if (given[i] == "--worlds") arguments.worlds = split(value(), ',');
     else if (given[i] == "--greedy") arguments.greedy = std::stoll(value());
     else if (given[i] == "--context") arguments.context = std::stoll(value());
+    else if (given[i] == "--score") arguments.score = true;
+    else if (given[i] == "--fast") arguments.fast = true;
     else if (given[i] == "--sequence-parallel") arguments.sequence_parallel = true;
     else if (arguments.folder.empty() && given[i][0] != '-') arguments.folder = given[i];
     else throw std::runtime_error("unknown argument " + given[i]);
@@ -96,10 +101,24 @@ std::vector<Answer> decode(Pipeline& pipeline, const models::ModelConfig& config
   auto cache = decoder.make_cache(pipeline.device());
   std::vector<Answer> answers;
   for (const auto& prompt : prompts) {
+    double score = 0;
+    if (arguments.score) {
+      cache.truncate(0);
+      const auto rows = static_cast<std::int64_t>(prompt.size());
+      const auto all = pipeline.run(decoder.forward(pipeline, prompt, cache, rows), troika::to<troika::Replicate>);
+      const auto vocabulary = static_cast<std::size_t>(config.vocab_size);
+      for (std::size_t i = 0; i + 1 < prompt.size(); ++i) {
+        const auto row = all.values().subspan(i * vocabulary, vocabulary);
+        const double most = static_cast<double>(*std::ranges::max_element(row));
+        double sum = 0;
+        for (const float value : row) sum += std::exp(static_cast<double>(value) - most);
+        score += static_cast<double>(row[static_cast<std::size_t>(prompt[i + 1])]) - most - std::log(sum);
+      }
+    }
     cache.truncate(0);
     auto logits = decoder.forward(pipeline, prompt, cache);
     const auto whole = pipeline.run(logits, troika::to<troika::Replicate>);
-    Answer answer{{whole.values().begin(), whole.values().end()}, {}, {}};
+    Answer answer{{whole.values().begin(), whole.values().end()}, {}, {}, score};
     for (std::int64_t i = 0; i < arguments.greedy; ++i) {
       if (i > 0) logits = decoder.forward(pipeline, std::span(&answer.tokens.back(), 1), cache);
       answer.tokens.push_back(sampler(logits, answer.tokens.size(), pipeline.stream()));
@@ -116,7 +135,7 @@ std::vector<Answer> encode(Pipeline& pipeline, const models::ModelConfig& config
   std::vector<Answer> answers;
   for (const auto& prompt : prompts) {
     const auto hidden = encoder.forward(pipeline, prompt);
-    answers.push_back({{hidden.values().begin(), hidden.values().end()}, encoder.embed(pipeline, prompt), {}});
+    answers.push_back({{hidden.values().begin(), hidden.values().end()}, encoder.embed(pipeline, prompt), {}, 0});
   }
   return answers;
 }
@@ -140,7 +159,7 @@ void run(const Arguments& arguments) {
     const auto ranks = spmd(static_cast<int>(shares.size()), troika::StaticAllocation{shares}, [&](auto& pipeline) {
       return config.is_decoder() ? decode(pipeline, config, weights, prompts, arguments)
                                  : encode(pipeline, config, weights, prompts);
-    });
+    }, arguments.fast ? troika::Precision::fast : troika::Precision::exact);
     for (const auto& rank : ranks) {
       if (rank != ranks[0]) throw std::runtime_error("the ranks of world " + world + " differ");
     }
@@ -148,7 +167,8 @@ void run(const Arguments& arguments) {
       const auto& answer = ranks[0][i];
       print(config.is_decoder() ? "logits" : "hidden", world, i, answer.values);
       if (config.is_decoder()) print("tokens", world, i, answer.tokens);
-      else print("embedding", world, i, answer.embedding);
+      if (arguments.score) print("score", world, i, std::vector{answer.score});
+      if (!config.is_decoder()) print("embedding", world, i, answer.embedding);
     }
   }
 }
