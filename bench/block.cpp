@@ -22,7 +22,7 @@
 
 #include <benchmark/benchmark.h>
 
-#include "fma_peak.hpp"
+#include "limits.hpp"
 
 #include <troika/communication/communication.hpp>
 #include <troika/communication/threads.hpp>
@@ -89,6 +89,7 @@ class Filler {
     else
       for (std::size_t i = 0; i < weight.bytes(); ++i)
         weight.data()[i] = static_cast<std::byte>(scatter() & 0x1f);  // small
+    make_ready(device, weight);
     return weight;
   }
   HostTensor<float> tensor(HostDevice& device, Shape shape) {
@@ -182,7 +183,7 @@ void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, We
   }
   more = 0;
   (void)go_on();
-  static const double peak = bench::fma_peak();
+  static const double peak = bench::peak_rate(WeightType::f32);
   const double average = total / static_cast<double>(state.iterations());
   state.counters["GFLOP/s"] = sizes.operations() / average * 1e-9;
   state.counters["of_peak"] = sizes.operations() / average / (peak * pipeline.world_size());

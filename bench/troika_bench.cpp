@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// troika-bench: how fast models are on this machine. One table: prompts, decoding and batches, by model and by how the
+// cores are split into ranks, each beside what the machine can do at most, measured in the same run.
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/models/decoder.hpp>
+#include <troika/troika.hpp>
+
+#include "../examples/run/progress_bar.hpp"
+#include "limits.hpp"
+
+namespace models = troika::models;
+
+namespace {
+
+struct World {
+  int ranks = 1, cores = 1;  // cores of each rank
+  std::string name() const { return std::to_string(ranks) + " x " + std::to_string(cores); }
+};
+
+struct Arguments {
+  std::vector<std::string> models, worlds;
+  std::vector<std::int64_t> prompts{128, 512, 2048}, batches{1, 2, 4, 8, 16, 32, 64};
+  std::int64_t tokens = 32;
+  int repeats = 3;
+  std::string json;
+};
+
+// What one forward pass reads and computes, of whole matrices; attention's own products are not counted.
+struct Work {
+  double bytes = 0;                                   // of weights
+  double block_operations = 0;                        // for each token
+  double head_operations = 0;                         // for each token whose logits are wanted
+  troika::WeightType type = troika::WeightType::f32;  // of most of the weights
+
+  static Work of(const models::ModelConfig& config, const models::Weights& weights) {
+    Work work;
+    std::vector<double> by_type(troika::weight_layouts.size());
+    for (const auto& name : weights.names()) {
+      const auto& info = weights.info(name);
+      if (info.shape.dims() != 2 || !info.type) continue;
+      const bool embedding = name.find("embed_tokens") != std::string::npos;
+      if (embedding && !config.tie_word_embeddings) continue;
+      const auto elements = static_cast<double>(info.shape.count());
+      const bool head = embedding || name.find("lm_head") != std::string::npos;
+      (head ? work.head_operations : work.block_operations) += 2 * elements;
+      work.bytes += static_cast<double>(info.size_bytes());
+      by_type[static_cast<std::size_t>(*info.type)] += elements;
+    }
+    work.type = static_cast<troika::WeightType>(std::ranges::max_element(by_type) - by_type.begin());
+    return work;
+  }
+};
+
+struct Row {
+  std::string model, work;
+  World world;
+  std::int64_t tokens = 0;  // of one measurement
+  double seconds = 0, reduce_share = 0;
+  double of_limit = 0;
+  bool by_reads = false;  // which of the two limits this is
+
+  double rate() const { return static_cast<double>(tokens) / seconds; }
+};
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+std::vector<Row> measure(const std::string& path, const World& world, const Arguments& arguments) {
+  const auto config = models::ModelConfig::load(path);
+  const auto weights = models::Weights::open(path);
+  const auto work = Work::of(config, weights);
+  const auto cores = troika::available_cores();
+  std::vector<std::vector<int>> groups;
+  for (int r = 0; r < world.ranks; ++r) {
+    const auto first = cores.begin() + r * world.cores;
+    groups.emplace_back(first, first + world.cores);
+  }
+  std::vector<int> used(cores.begin(), cores.begin() + world.ranks * world.cores);
+  const double bandwidth = bench::read_bandwidth(used);
+  const double operations = bench::peak_rate(work.type) * static_cast<double>(used.size());
+
+  struct Task {
+    std::string name;
+    std::int64_t before, tokens, passes, wanted;  // tokens in the cache before; in one pass
+  };
+  std::vector<Task> tasks;
+  for (const auto n : arguments.prompts) tasks.push_back({"prompt of " + std::to_string(n), 0, n, 1, 1});
+  tasks.push_back({"decoding", 0, 1, arguments.tokens, 1});
+  for (const auto n : arguments.batches)
+    if (n > 1) tasks.push_back({std::to_string(n) + " tokens a pass", 0, n, std::max<std::int64_t>(1, 8 / n), n});
+  std::int64_t context = 0;
+  for (const auto& task : tasks) context = std::max(context, task.before + task.tokens * task.passes);
+  context = std::min<std::int64_t>(context, config.max_position_embeddings);
+
+  troika::Trace trace;
+  troika::TaskScheduler scheduler{troika::host_devices(groups), troika::StaticAllocation{}, {.trace = &trace}};
+  ProgressBar bar(std::filesystem::path(path).filename().string() + " on " + world.name(),
+                  weights.total_bytes() + tasks.size() * static_cast<std::uint64_t>(arguments.repeats));
+  return scheduler.run_on_every_device([&](auto& rank) {
+    troika::Communication communication{rank, troika::Threads{}};
+    troika::DataSync sync{communication};
+    troika::Pipeline pipeline{scheduler, sync, communication};
+    const models::Decoder decoder(pipeline, config, weights, {.context = context},
+                                  [&](std::uint64_t bytes) { bar.advance(bytes); });
+    auto cache = decoder.make_cache(pipeline.device());
+    const auto* const track = rank.track(troika::Lane::communication);
+    std::vector<Row> rows;
+    for (const auto& task : tasks) {
+      if (task.tokens * task.passes > context) continue;
+      std::vector<std::int32_t> ids;
+      for (std::int64_t i = 0; i < task.tokens; ++i)
+        ids.push_back(static_cast<std::int32_t>((7919 * i + 17) % config.vocab_size));
+      std::vector<double> times, shares;
+      for (int repeat = -1; repeat < arguments.repeats; ++repeat) {
+        cache.truncate(0);
+        communication.barrier();
+        const auto before = track->total();
+        const double begin = bench::seconds();
+        for (std::int64_t pass = 0; pass < task.passes; ++pass) {
+          (void)decoder.forward(pipeline, ids, cache, task.wanted);
+          if (repeat < 0) break;  // one pass warms the caches and the pool
+        }
+        const std::chrono::duration<double> reducing = track->total() - before;
+        communication.barrier();
+        const double took = bench::seconds() - begin;
+        if (repeat < 0) continue;
+        times.push_back(took);
+        shares.push_back(reducing.count() / took);
+        if (rank.rank() == 0) bar.advance(1);
+      }
+      Row row{path, task.name, world, task.tokens * task.passes, median(times), median(shares)};
+      const auto passes = static_cast<double>(task.passes);
+      const double reads = passes * work.bytes / bandwidth;
+      const double products = (static_cast<double>(row.tokens) * work.block_operations +
+                               passes * static_cast<double>(task.wanted) * work.head_operations) /
+                              operations;
+      row.by_reads = reads > products;
+      row.of_limit = std::max(reads, products) / row.seconds;
+      rows.push_back(row);
+    }
+    return rows;
+  })[0];
+}
+
+World parse_world(const std::string& text, int cores) {
+  World world;
+  int used = 0;
+  const bool whole = std::sscanf(text.c_str(), "%dx%d%n", &world.ranks, &world.cores, &used) == 2 &&
+                     used == static_cast<int>(text.size());
+  if (!whole || world.ranks < 1 || world.cores < 1 || world.ranks * world.cores > cores) {
+    throw troika::Error(troika::Fault::invalid_argument, "--worlds takes ranks x cores of each, such as 2x1, of the " +
+                                                             std::to_string(cores) + " cores here, not \"" + text +
+                                                             "\"");
+  }
+  return world;
+}
+
+nlohmann::json json_of(const Row& row) {
+  return {{"model", row.model},
+          {"work", row.work},
+          {"ranks", row.world.ranks},
+          {"cores_per_rank", row.world.cores},
+          {"tokens", row.tokens},
+          {"seconds", row.seconds},
+          {"tokens_per_second", row.rate()},
+          {"of_limit", row.of_limit},
+          {"limit", row.by_reads ? "reads" : "products"},
+          {"share_in_reductions", row.reduce_share}};
+}
+
+int run(const Arguments& arguments) {
+  const auto cores = troika::available_cores();
+  const int count = static_cast<int>(cores.size());
+  std::vector<World> worlds;
+  for (const auto& text : arguments.worlds) worlds.push_back(parse_world(text, count));
+  if (worlds.empty()) {
+    worlds.push_back({1, 1});
+    if (count > 1) worlds.insert(worlds.end(), {{1, count}, {count, 1}});
+  }
+  const double giga = 1e-9;
+  const auto rate = [&](troika::WeightType type) { return bench::peak_rate(type) * count * giga; };
+  const double bandwidth = bench::read_bandwidth(cores) * giga;
+  std::printf(
+      "Limits of the %d cores, measured: reads %.1f GB/s; products of f32 %.0f, bf16 %.0f, 8 bits %.0f G "
+      "operations/s\n",
+      count, bandwidth, rate(troika::WeightType::f32), rate(troika::WeightType::bf16), rate(troika::WeightType::q8_0));
+  nlohmann::json json{{"cores", count},
+                      {"read_bytes_per_second", bandwidth / giga},
+                      {"f32_operations_per_second", rate(troika::WeightType::f32) / giga},
+                      {"bf16_operations_per_second", rate(troika::WeightType::bf16) / giga},
+                      {"int8_operations_per_second", rate(troika::WeightType::q8_0) / giga},
+                      {"rows", nlohmann::json::array()}};
+  for (const auto& model : arguments.models) {
+    const auto config = models::ModelConfig::load(model);
+    if (!config.is_decoder()) {
+      throw troika::Error(troika::Fault::unsupported, model + " is no decoder; troika-bench measures those");
+    }
+    const auto work = Work::of(config, models::Weights::open(model));
+    std::printf("\n%s: %.2f G weights a token, mostly %s, %.0f MB\n", model.c_str(),
+                (work.block_operations + work.head_operations) / 2 * giga, std::string(to_string(work.type)).c_str(),
+                work.bytes * 1e-6);
+    std::printf("  %-18s  %15s  %10s  %9s  %-16s  %13s\n", "work", "ranks x cores", "tokens/s", "ms", "of its limit",
+                "in all_reduce");
+    std::vector<std::vector<Row>> results;
+    for (const auto& world : worlds) results.push_back(measure(model, world, arguments));
+    for (std::size_t i = 0; i < results[0].size(); ++i) {
+      for (const auto& rows : results) {
+        const auto& row = rows[i];
+        std::printf("  %-18s  %15s  %10.1f  %9.2f  %4.0f %% of %-8s  %11.1f %%\n", row.work.c_str(),
+                    row.world.name().c_str(), row.rate(), 1e3 * row.seconds, 100 * row.of_limit,
+                    row.by_reads ? "reads" : "products", 100 * row.reduce_share);
+        json["rows"].push_back(json_of(row));
+      }
+    }
+  }
+  if (!arguments.json.empty()) {
+    std::ofstream file(arguments.json);
+    file << json.dump(1) << '\n';
+    if (!file.flush()) throw troika::Error(troika::Fault::bad_file, "cannot write " + arguments.json);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{"Measures decoders on the cores of this machine, beside the limits of the machine."};
+  app.add_option("--model", arguments.models, "GGUF file or Hugging Face folder, one or more")
+      ->required()
+      ->check(CLI::ExistingPath);
+  app.add_option("--worlds", arguments.worlds,
+                 "ranks x cores of each, such as 1x2,2x1 (default: one core, one rank, one core a rank)")
+      ->delimiter(',');
+  app.add_option("--prompts", arguments.prompts, "tokens of the prompts")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--batches", arguments.batches, "tokens of one pass, as speculation and servers have them")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--tokens", arguments.tokens, "tokens to decode, one by one")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--repeats", arguments.repeats, "the median is shown")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_option("--json", arguments.json, "write all results to this file, too");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return run(arguments);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "troika-bench: %s\n", error.what());
+    return 1;
+  }
+}
