@@ -37,6 +37,7 @@ inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& conf
         state = state * 1664525u + 1013904223u;
         bits[i] = static_cast<std::uint16_t>((state >> 31 << 15) | (0x3c00u + (state >> 23 & 0x7fu)));
       }
+      make_ready(pipeline.device(), result);
       return result;
     };
     const auto norm = [&] {

@@ -22,6 +22,36 @@ using namespace troika::test;
 
 namespace {
 
+// The quantised types, and bf16.
+std::vector<WeightType> panel_types() {
+  std::vector<WeightType> types(quantised_types.begin(), quantised_types.end());
+  types.push_back(WeightType::bf16);
+  return types;
+}
+std::vector<float> in_pairs(std::vector<float> x) {
+  for (auto& value : x) value = static_cast<float>(bf16(value));
+  return x;
+}
+// Elements of a type, and what they mean.
+struct Elements {
+  std::vector<std::byte> bytes;
+  std::vector<float> values;
+
+  Elements(WeightType type, std::int64_t count, unsigned seed) {
+    if (type == WeightType::bf16) {
+      values = in_pairs(random_values(count, seed));
+      for (const float value : values) {
+        const auto bits = bf16(value).bits;
+        bytes.push_back(static_cast<std::byte>(bits & 255));
+        bytes.push_back(static_cast<std::byte>(bits >> 8));
+      }
+    } else {
+      bytes = random_blocks(type, count, seed);
+      values = expanded(type, bytes);
+    }
+  }
+};
+
 Weight<HostDevice> weight_of(HostDevice& device, WeightType type, std::int64_t rows, std::int64_t columns,
                              const std::vector<std::byte>& blocks) {
   Weight<HostDevice> weight(device, type, {rows, columns});
@@ -45,14 +75,16 @@ std::vector<float> product(HostDevice& device, const std::vector<float>& x, cons
 
 void check(HostDevice& device, WeightType type, std::int64_t m, std::int64_t n, std::int64_t k, bool with_bias) {
   const auto x = random_values(m * k, 1), bias = random_values(with_bias ? n : 0, 3);
-  const auto blocks = random_blocks(type, n * k, 2);
-  const auto y = product(device, x, weight_of(device, type, n, k, blocks), bias);
+  const Elements w(type, n * k, 2);
+  const auto y = product(device, x, weight_of(device, type, n, k, w.bytes), bias);
+  const bool pairs = type == WeightType::bf16;
   INFO(to_string(type) << " m " << m << " n " << n << " k " << k << " threads " << device.team().size());
-  REQUIRE(wrong_products({m, n, k}, in_bytes(x), expanded(type, blocks), bias, y, 16 * epsilon) == 0);
+  REQUIRE(wrong_products({m, n, k}, pairs ? in_pairs(x) : in_bytes(x), w.values, bias, y, (pairs ? 1 : 16) * epsilon) ==
+          0);
 }
 
 bool has_panels() {
-  if (cpu_has_vnni()) return true;
+  if (cpu_has_vnni() && cpu_has_bf16()) return true;
   WARN("this processor has no order of panels");
   return false;
 }
@@ -62,9 +94,9 @@ bool has_panels() {
 TEST_CASE("a weight in panels has the bytes that it had, in another order") {
   HostDevice device;
   if (!has_panels()) return;
-  for (const auto type : quantised_types) {
+  for (const auto type : panel_types()) {
     const std::int64_t rows = 37, columns = 512, row = static_cast<std::int64_t>(row_bytes(type, columns));
-    const auto blocks = random_blocks(type, rows * columns, 9);
+    const auto blocks = Elements(type, rows * columns, 9).bytes;
     const auto weight = weight_of(device, type, rows, columns, blocks);
     REQUIRE(weight.order() == WeightOrder::panels);
     std::vector<std::byte> back(static_cast<std::size_t>(row));
@@ -72,7 +104,7 @@ TEST_CASE("a weight in panels has the bytes that it had, in another order") {
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t panel = i / panel_rows * panel_rows;
       kernels::copy_panel_row(type, weight.data() + panel * row, std::min(panel_rows, rows - panel), i - panel,
-                              columns / layout_of(type).block, back.data());
+                              columns / kernels::panel_block(type), back.data());
       wrong += std::memcmp(back.data(), blocks.data() + i * row, back.size()) != 0;
     }
     INFO(to_string(type));
@@ -84,12 +116,14 @@ TEST_CASE("linear takes panels of every type at every size") {
   if (!has_panels()) return;
   for (const int threads : {1, 2}) {
     auto device = device_of(threads, Precision::fast);
-    for (const auto type : quantised_types) {
-      const auto block = layout_of(type).block;
+    for (const auto type : panel_types()) {
+      const auto block = type == WeightType::bf16 ? 34 : layout_of(type).block;
       for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 24, 33, 41}) {
         for (const std::int64_t n : {1, 2, 15, 16, 17, 33}) check(device, type, m, n, block, (m + n) % 2 == 0);
       }
-      const std::int64_t deep = block == 32 ? 1312 : 1280;  // not a multiple of what is unpacked at once
+      const std::int64_t deep = block == 34   ? 4130
+                                : block == 32 ? 1312
+                                              : 1280;  // not a multiple of what is unpacked at once
       for (const std::int64_t m : {1, 4, 8, 31, 130}) check(device, type, m, 70, deep, m % 2 == 0);
     }
   }
@@ -98,9 +132,9 @@ TEST_CASE("linear takes panels of every type at every size") {
 TEST_CASE("a row has the same bits alone and among many others, before panels") {
   if (!has_panels()) return;
   auto device = device_of(2), alone = device_of(1);
-  for (const auto type : quantised_types) {
+  for (const auto type : panel_types()) {
     const std::int64_t n = 50, k = 1280, many = 600;  // more rows than are multiplied at once
-    const auto weight = weight_of(device, type, n, k, random_blocks(type, n * k, 2));
+    const auto weight = weight_of(device, type, n, k, Elements(type, n * k, 2).bytes);
     const auto x = random_values(many * k, 1);
     const auto all = product(device, x, weight);
     std::int64_t wrong = 0;
@@ -117,9 +151,9 @@ TEST_CASE("a row has the same bits alone and among many others, before panels") 
 TEST_CASE("NaN and infinities are not lost before panels, and tiny activations stay finite") {
   if (!has_panels()) return;
   auto device = device_of(1);
-  for (const auto type : quantised_types) {
+  for (const auto type : panel_types()) {
     const std::int64_t n = 9, k = 256;
-    const auto weight = weight_of(device, type, n, k, random_blocks(type, n * k, 2));
+    const auto weight = weight_of(device, type, n, k, Elements(type, n * k, 2).bytes);
     for (const float strange : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       for (const std::int64_t m : {1, 5, 40}) {
         auto x = random_values(m * k, 1);
@@ -141,9 +175,8 @@ TEST_CASE("an embedding looks its rows up in panels") {
   const std::int64_t rows = 37, d = 512;
   auto device = device_of(2);
   HostStream stream(device);
-  for (const auto type : quantised_types) {
-    const auto blocks = random_blocks(type, rows * d, 5);
-    const auto expected = expanded(type, blocks);
+  for (const auto type : panel_types()) {
+    const auto [blocks, expected] = Elements(type, rows * d, 5);
     const std::vector<std::int32_t> ids{104, 100, 136, 99, 137, 115, 116};  // the table holds rows 100 to 136
     std::vector<float> y(ids.size() * static_cast<std::size_t>(d), 77);
     weight_of(device, type, rows, d, blocks).visit([&](auto table) {
@@ -168,4 +201,5 @@ TEST_CASE("only what products read faster is put into panels") {
   CHECK(weight_of(exact, WeightType::q8_0, 2, 32, blocks).order() == WeightOrder::rows);
   HostDevice device;
   CHECK(weight_of(device, WeightType::f32, 2, 4, std::vector<std::byte>(32)).order() == WeightOrder::rows);
+  CHECK(weight_of(device, WeightType::bf16, 2, 5, std::vector<std::byte>(20)).order() == WeightOrder::rows);
 }

@@ -28,8 +28,8 @@ enum class Meets { exact, bytes, pairs };
 
 Meets how(HostDevice& device, CpuLevel level, std::int64_t m) {
   if (level == CpuLevel::plain || device.options().precision == Precision::exact) return Meets::exact;
-  if (m <= kernels::ByteRows<CpuLevel::avx2, WeightType::q4_0>::limit) return Meets::bytes;
-  return level == CpuLevel::avx512 && cpu_has_vnni() && cpu_has_bf16() ? Meets::pairs : Meets::exact;
+  if (m <= kernels::ByteRows<WeightType::q4_0>::limit) return Meets::bytes;
+  return level == CpuLevel::avx512 && cpu_has_bf16() ? Meets::pairs : Meets::exact;
 }
 
 std::vector<float> in_pairs(std::vector<float> x) {

@@ -75,14 +75,17 @@ inline void embedding(HostStream& stream, std::span<const std::int32_t> ids, Pan
                       View<float> y, CpuLevel level = cpu_level()) {
   const std::int64_t d = y.shape()[1];
   const auto bytes = static_cast<std::int64_t>(row_bytes(table.type, d));
-  const std::int64_t blocks = d / layout_of(table.type).block;
+  const std::int64_t blocks = d / kernels::panel_block(table.type);
   kernels::at_level<kernels::FloatProduct>(level, [&]<CpuLevel L>(kernels::FloatProduct<L>) {
     kernels::look_up(stream, ids, table.shape(), first, y, [&](std::int64_t row, float* out) {
       auto buffer = stream.device().allocate(static_cast<std::size_t>(bytes));
       const std::int64_t panel = row / panel_rows * panel_rows;
       kernels::copy_panel_row(table.type, table.data + panel * bytes, std::min(panel_rows, table.shape()[0] - panel),
                               row - panel, blocks, buffer.data());
-      kernels::expand<L>(table.type, buffer.data(), d, out);
+      if (table.type == WeightType::bf16)
+        kernels::Rows<L>::widen(reinterpret_cast<const bf16*>(buffer.data()), out, d);
+      else
+        kernels::expand<L>(table.type, buffer.data(), d, out);
     });
   });
 }

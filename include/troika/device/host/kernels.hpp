@@ -51,13 +51,13 @@
 #define TROIKA_LEVEL avx512
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
 #include <troika/device/host/kernels/pairs.hpp>
+#include <troika/device/host/kernels/pair_panels.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_TARGET
 
 #define TROIKA_LEVEL avx512
 #define TROIKA_WIDTH 16
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
-#include <troika/device/host/kernels/bytes.hpp>
 #include <troika/device/host/kernels/panels.hpp>
 #include <troika/device/host/kernels/panel_dots.hpp>
 #undef TROIKA_LEVEL

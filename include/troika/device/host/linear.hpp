@@ -81,9 +81,9 @@ void linear(HostStream& stream, View<const float> x, View<W> w, View<float> y, c
   });
 }
 
-// The same with quantised rows; k is a multiple of the block. Where the device's precision is `fast`, a few rows of x are
-// rounded to 8 bits in groups of 32 that share a scale (AVX2 and up), and more of them, with the weights, to bf16 (where
-// the processor multiplies bf16).
+// The same with quantised rows; k is a multiple of the block. Where the device's precision is `fast`, a few rows of x
+// are rounded to 8 bits in groups of 32 that share a scale (AVX2 and up), and more of them, with the weights, to bf16
+// (where the processor multiplies bf16).
 template <std::same_as<QuantisedView> W>
 void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
             CpuLevel level = cpu_level()) {
@@ -98,13 +98,11 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
 #if defined(__x86_64__)
   if (level != CpuLevel::plain && stream.device().options().precision == Precision::fast) {
     return kernels::with_groups(w.type, [&]<WeightType type>(kernels::Groups<type>) {
-      using Vnni = kernels::FewRowsOf<kernels::ByteRows<CpuLevel::avx512, type>>;
-      using Avx2 = kernels::FewRowsOf<kernels::ByteRows<CpuLevel::avx2, type>>;
+      using Few = kernels::FewRowsOf<kernels::ByteRows<type>>;
       using kernels::FloatProduct, kernels::PairProduct, kernels::multiply_all;
-      if (level == CpuLevel::avx2) return multiply_all<Avx2, FloatProduct<CpuLevel::avx2>>(stream, x, rows, y, bias);
-      if (!cpu_has_vnni()) return multiply_all<Avx2, FloatProduct<CpuLevel::avx512>>(stream, x, rows, y, bias);
-      if (!cpu_has_bf16()) return multiply_all<Vnni, FloatProduct<CpuLevel::avx512>>(stream, x, rows, y, bias);
-      return multiply_all<Vnni, PairProduct>(stream, x, rows, y, bias);
+      if (level == CpuLevel::avx2) return multiply_all<Few, FloatProduct<CpuLevel::avx2>>(stream, x, rows, y, bias);
+      if (!cpu_has_bf16()) return multiply_all<Few, FloatProduct<CpuLevel::avx512>>(stream, x, rows, y, bias);
+      return multiply_all<Few, PairProduct>(stream, x, rows, y, bias);
     });
   }
 #endif
@@ -114,30 +112,37 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
   });
 }
 
-// The same with panels, for which wants_panels() was true. Rows of x are rounded to 8 bits, few or many, and each row of y
-// has the same bits whatever the other rows are.
+// The same with panels, which prepare_for_products() made. Rows of x are rounded to 8 bits before quantised ones and to
+// bf16 before bf16, few or many, and each row of y has the same bits whatever the other rows are.
 template <std::same_as<PanelView> W>
 void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
             [[maybe_unused]] CpuLevel level = cpu_level()) {
   kernels::check_linear(x.shape(), w.shape(), y.shape());
   if (kernels::only_bias(x, y, bias)) return;
 #if defined(__x86_64__)
-  kernels::with_groups(w.type, [&]<WeightType type>(kernels::Groups<type>) {
+  kernels::with_panels(w.type, [&]<WeightType type>() {
     using Product = kernels::PanelProduct<type>;
     constexpr std::int64_t rows_together = 512;
     const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
     auto& team = stream.device().team();
-    auto buffer = stream.device().allocate(
-        static_cast<std::size_t>(Product::scratch(std::min(m, rows_together), k)) * sizeof(float));
+    auto buffer = stream.device().allocate(static_cast<std::size_t>(Product::scratch(std::min(m, rows_together), k)) *
+                                           sizeof(float));
     for (std::int64_t i = 0; i < m; i += rows_together) {
-      const typename Product::Problem problem{reinterpret_cast<float*>(buffer.data()), w.data, y.data() + i * n, bias,
-                                              std::min(rows_together, m - i), n, k};
-      parallel_for(team, problem.m, std::max(problem.group_rows(), 65536 / k / Product::most * problem.group_rows()),
-                   [&](std::int64_t begin, std::int64_t end) { Product::prepare(problem, x.data() + i * k, begin, end); });
+      const kernels::PanelProblem problem{reinterpret_cast<float*>(buffer.data()),
+                                          w.data,
+                                          y.data() + i * n,
+                                          bias,
+                                          std::min(rows_together, m - i),
+                                          n,
+                                          k};
       const std::int64_t panels = (n + panel_rows - 1) / panel_rows;
-      const std::int64_t grain = std::max<std::int64_t>(1, 65536 / (k * problem.m));
-      parallel_for(team, panels, grain,
-                   [&](std::int64_t begin, std::int64_t end) { Product::multiply_panels(problem, begin, end); });
+      const std::int64_t rows_at_once = std::max<std::int64_t>(1, 65536 / (k * Product::most)) * Product::most;
+      const std::int64_t panels_at_once = std::max<std::int64_t>(2, 65536 / (k * problem.m) / 2 * 2);
+      parallel_for(team, problem.m, rows_at_once, [&](std::int64_t begin, std::int64_t end) {
+        Product::prepare(problem, x.data() + i * k, begin, end);
+      });
+      parallel_for(team, panels, panels_at_once,
+                   [&](std::int64_t begin, std::int64_t end) { Product::multiply(problem, begin, end); });
     }
   });
 #else
@@ -150,7 +155,7 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
   instance void linear(HostStream&, View<const float>, View<const float>, View<float>, const float*, CpuLevel); \
   instance void linear(HostStream&, View<const float>, View<const f16>, View<float>, const float*, CpuLevel);   \
   instance void linear(HostStream&, View<const float>, View<const bf16>, View<float>, const float*, CpuLevel);  \
-  instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);    \
+  instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);     \
   instance void linear(HostStream&, View<const float>, PanelView, View<float>, const float*, CpuLevel);
 #if defined(TROIKA_COMPILED_KERNELS)
 TROIKA_LINEAR_INSTANCES(extern template)

@@ -7,7 +7,7 @@
 
 namespace troika {
 
-// A panel is 16 rows of a quantised weight, or what is left at its end, in an order that vectors of 16 lanes read:
+// A panel is 16 rows of a weight that is quantised or bf16, or what is left at its end, in an order that vectors of 16 lanes read:
 // block by block along the rows, and of the blocks of these rows first the field that is not made of words, if there is
 // one, of each row, then word after word of 4 bytes, each of each row. Words come in the order in which they are
 // needed: then memory is read from front to back, and the processor fetches ahead by itself. A panel takes as many
@@ -16,11 +16,17 @@ inline constexpr std::int64_t panel_rows = 16;
 
 namespace kernels {
 
+// Bytes and elements of a block; of bf16, two neighbours make one.
+constexpr std::int64_t panel_block_bytes(WeightType type) {
+  return is_quantised(type) ? static_cast<std::int64_t>(layout_of(type).bytes) : 4;
+}
+constexpr std::int64_t panel_block(WeightType type) { return is_quantised(type) ? layout_of(type).block : 2; }
+
 struct PanelFields {
   WeightType type;
   std::int64_t small_at, small_bytes;  // the field that is not made of words: where it begins in a block
 
-  constexpr std::int64_t words() const { return (static_cast<std::int64_t>(layout_of(type).bytes) - small_bytes) / 4; }
+  constexpr std::int64_t words() const { return (panel_block_bytes(type) - small_bytes) / 4; }
   // Where word i of a panel begins in a block.
   constexpr std::int64_t word_at(std::int64_t i) const {
     switch (type) {
@@ -34,7 +40,7 @@ struct PanelFields {
 };
 
 constexpr PanelFields panel_fields(WeightType type) {
-  const auto bytes = static_cast<std::int64_t>(layout_of(type).bytes);
+  const std::int64_t bytes = panel_block_bytes(type);
   const bool at_the_end = type == WeightType::q3_k || type == WeightType::q6_k;  // else the scale comes first
   return {type, at_the_end ? bytes - bytes % 4 : 0, bytes % 4};
 }

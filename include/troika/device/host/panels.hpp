@@ -25,7 +25,7 @@ namespace kernels {
 inline void copy_panel_row(WeightType type, const std::byte* panel, std::int64_t rows, std::int64_t row,
                            std::int64_t blocks, std::byte* to) {
   const auto fields = panel_fields(type);
-  const auto bytes = static_cast<std::int64_t>(layout_of(type).bytes);
+  const std::int64_t bytes = panel_block_bytes(type);
   for (std::int64_t b = 0; b < blocks; ++b, panel += rows * bytes, to += bytes) {
     std::memcpy(to + fields.small_at, panel + row * fields.small_bytes, static_cast<std::size_t>(fields.small_bytes));
     for (std::int64_t w = 0; w < fields.words(); ++w) {
@@ -38,16 +38,18 @@ inline void copy_panel_row(WeightType type, const std::byte* panel, std::int64_t
 
 // Whether products on this device are faster with a weight of this type in panels.
 inline bool wants_panels(HostDevice& device, WeightType type) {
-  return is_quantised(type) && cpu_has_vnni() && device.options().precision == Precision::fast;
+  const bool has = is_quantised(type) ? cpu_has_vnni() : type == WeightType::bf16 && cpu_has_bf16();
+  return has && device.options().precision == Precision::fast;
 }
 
 // Puts a weight that products will read into panels, where the device wants that; in place, but for a copy of 16 rows.
 inline void prepare_for_products(HostDevice& device, Weight<HostDevice>& weight) {
   if (weight.order() != WeightOrder::rows || weight.shape().dims() != 2 || !wants_panels(device, weight.type())) return;
   const auto type = weight.type();
+  if (weight.shape()[1] % kernels::panel_block(type) != 0) return;  // an odd row of bf16
   const auto fields = kernels::panel_fields(type);
   const auto row = static_cast<std::int64_t>(row_bytes(type, weight.shape()[1]));
-  const auto bytes = static_cast<std::int64_t>(layout_of(type).bytes), blocks = row / bytes;
+  const std::int64_t bytes = kernels::panel_block_bytes(type), blocks = row / bytes;
   std::vector<std::byte> copy(static_cast<std::size_t>(panel_rows * row));
   for (std::int64_t first = 0; first < weight.shape()[0]; first += panel_rows) {
     const std::int64_t rows = std::min(panel_rows, weight.shape()[0] - first);
@@ -69,99 +71,153 @@ inline void prepare_for_products(HostDevice& device, Weight<HostDevice>& weight)
 #if defined(__x86_64__)
 namespace kernels {
 
-// y (m, n) = x wT + bias for one type of panels.
-template <WeightType type>
-struct PanelProduct {
-  using P = Panels<type>;
-  using Dots = PanelDots<P::fine, P::minimum>;
-  using Place = typename Dots::Place;
-  static constexpr int most = 8;                                    // rows of x at once
-  static constexpr std::int64_t direct = P::groups == 1 ? 32 : 16;  // so few meet blocks that are not unpacked before
-  static constexpr std::int64_t chunk = 512;            // elements along k whose records stay in the first-level cache
-  static constexpr std::int64_t together = 128 * 1024;  // elements of x that stay in the second-level cache
-  static constexpr std::int64_t block = layout_of(type).block;
+// y (m, n) = x wT + bias, with x prepared chunk by chunk along k, and of these group of rows by group of rows.
+struct PanelProblem {
+  const float* x;
+  const std::byte* w;
+  float* y;
+  const float* bias;  // or null
+  std::int64_t m, n, k;
 
-  struct Problem {
-    const float* x;  // prepared: chunk by chunk, group of rows by group of rows
-    const std::byte* w;
-    float* y;
-    const float* bias;
-    std::int64_t m, n, k;
-
-    std::int64_t group_rows() const {
-      const std::int64_t groups = (m + most - 1) / most;
-      return (m + groups - 1) / groups;
-    }
-    std::int64_t depth(std::int64_t p) const { return std::min(chunk, k - p); }
-    const float* rows_at(std::int64_t p, std::int64_t i) const {
-      return x + Dots::floats(m) * (p / 32) + Dots::floats(i) * (depth(p) / 32);
-    }
-  };
-  static std::int64_t scratch(std::int64_t m, std::int64_t k) { return Dots::floats(m) * (k / 32); }
-
-  static void prepare(const Problem& a, const float* x, std::int64_t first, std::int64_t last) {
-    for (std::int64_t p = 0; p < a.k; p += chunk) {
-      for (std::int64_t i = first; i < last; i += a.group_rows()) {
-        Dots::prepare(x + i * a.k + p, a.k, std::min(a.group_rows(), a.m - i), a.depth(p) / 32, P::offset,
-                      const_cast<float*>(a.rows_at(p, i)));
-      }
-    }
+  const std::byte* panel(WeightType type, std::int64_t panel, std::int64_t p) const {
+    const std::int64_t first = panel * panel_rows, rows = std::min(panel_rows, n - first);
+    return w + first * static_cast<std::int64_t>(row_bytes(type, k)) +
+           rows * static_cast<std::int64_t>(row_bytes(type, p));
+  }
+  PanelPlace place(std::int64_t i, std::int64_t panel, std::int64_t p) const {
+    const std::int64_t first = panel * panel_rows, rows = std::min(panel_rows, n - first);
+    return {y + i * n + first, n, static_cast<std::uint16_t>((1u << rows) - 1u), p > 0, bias ? bias + first : nullptr};
   }
 
-  // All rows of x, elements [p, p + chunk), with one panel.
-  static void multiply(const Problem& a, std::int64_t panel, std::int64_t p) {
-    alignas(64) std::byte records[chunk / 32 * P::record];
-    const std::int64_t column = panel * panel_rows, rows = std::min(panel_rows, a.n - column), depth = a.depth(p);
-    const std::byte* const w = a.w + column * static_cast<std::int64_t>(row_bytes(type, a.k)) +
-                               rows * static_cast<std::int64_t>(row_bytes(type, p));
-    const auto columns = static_cast<__mmask16>((1u << rows) - 1u);
-    float* const y = a.y + column;
-    const float* const bias = a.bias ? a.bias + column : nullptr;
-    const std::int64_t size = a.group_rows(), blocks = depth / block;
-    const bool records_pay = a.m > direct;
-    if (records_pay && rows == panel_rows) unpack_panel<type, true>(w, rows, blocks, records);
-    if (records_pay && rows < panel_rows) unpack_panel<type, false>(w, rows, blocks, records);
-    for (std::int64_t i = 0; i < a.m; i += size) {
-      const Place to{y + i * a.n, a.n, columns, p > 0, bias};
-      const std::int64_t count = std::min(size, a.m - i);
-      if (records_pay)
-        multiply_records(count, a.rows_at(p, i), records, depth / 32, to);
-      else if (rows == panel_rows)
-        multiply_blocks<true>(count, a.rows_at(p, i), w, rows, blocks, to);
-      else
-        multiply_blocks<false>(count, a.rows_at(p, i), w, rows, blocks, to);
-    }
-  }
-  template <bool full, int M = most>
-  static void multiply_blocks(std::int64_t m, const float* x, const std::byte* w, std::int64_t rows,
-                              std::int64_t blocks, const Place& y) {
-    if constexpr (M > 1) {
-      if (m < M) return multiply_blocks<full, M - 1>(m, x, w, rows, blocks, y);
-    }
-    Dots::template multiply_blocks<M, type, full>(x, w, rows, blocks, y);
-  }
-  template <int M = most>
-  static void multiply_records(std::int64_t m, const float* x, const std::byte* records, std::int64_t groups,
-                               const Place& y) {
-    if constexpr (M > 1) {
-      if (m < M) return multiply_records<M - 1>(m, x, records, groups, y);
-    }
-    Dots::template multiply<M>(x, records, P::record, groups, y);
-  }
-
-  // Panels [first, last). What is read of x stays in the second-level cache.
-  static void multiply_panels(const Problem& a, std::int64_t first, std::int64_t last) {
-    if (a.m * a.k <= together) {
-      for (std::int64_t panel = first; panel < last; ++panel) {
-        for (std::int64_t p = 0; p < a.k; p += chunk) multiply(a, panel, p);
-      }
-    } else {
-      for (std::int64_t p = 0; p < a.k; p += chunk) {
-        for (std::int64_t panel = first; panel < last; ++panel) multiply(a, panel, p);
+  // f(panel, p) for panels [first, last), `together` of them at a time, and all chunks, in an order that keeps what is
+  // read of x in the second-level cache.
+  template <class F>
+  void for_all(std::int64_t first, std::int64_t last, std::int64_t together, std::int64_t chunk, F&& f) const {
+    constexpr std::int64_t elements = 128 * 1024;
+    const bool by_panels = m * k <= elements;
+    const std::int64_t deep = by_panels ? k : chunk;
+    for (std::int64_t outer = 0; outer < k; outer += deep) {
+      for (std::int64_t panel = first; panel < last; panel += together) {
+        for (std::int64_t p = outer; p < std::min(k, outer + deep); p += chunk) f(panel, p);
       }
     }
   }
 };
+
+template <WeightType type>
+struct PanelProduct {
+  using P = Panels<type>;
+  using Dots = PanelDots<P::fine, P::minimum>;
+  static constexpr std::int64_t most = 8;                           // rows of x at once
+  static constexpr std::int64_t direct = P::groups == 1 ? 32 : 16;  // so few meet blocks that are not unpacked before
+  static constexpr std::int64_t chunk = 512;  // elements along k whose records stay in the first-level cache
+  static constexpr std::int64_t block = layout_of(type).block;
+
+  // Floats for x.
+  static std::int64_t scratch(std::int64_t m, std::int64_t k) { return Dots::floats(m) * (k / 32); }
+  static std::int64_t depth(const PanelProblem& a, std::int64_t p) { return std::min(chunk, a.k - p); }
+  static const float* rows_at(const PanelProblem& a, std::int64_t p, std::int64_t i) {
+    return a.x + Dots::floats(a.m) * (p / 32) + Dots::floats(i) * (depth(a, p) / 32);
+  }
+  // How many of the rows that are left are multiplied at once: kernels exist for 1, 2, 3, 4, 6 and 8.
+  static std::int64_t group(std::int64_t left) { return left >= 8 ? 8 : left == 7 ? 4 : left == 5 ? 3 : left; }
+
+  // Rows [first, last), both multiples of `most` or m.
+  static void prepare(const PanelProblem& a, const float* x, std::int64_t first, std::int64_t last) {
+    for (std::int64_t p = 0; p < a.k; p += chunk) {
+      for (std::int64_t i = first, size; i < last; i += size) {
+        size = group(a.m - i);
+        Dots::prepare(x + i * a.k + p, a.k, size, depth(a, p) / 32, P::offset, const_cast<float*>(rows_at(a, p, i)));
+      }
+    }
+  }
+
+  static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
+    a.for_all(first, last, 1, chunk, [&](std::int64_t panel, std::int64_t p) { multiply_chunk(a, panel, p); });
+  }
+  static void multiply_chunk(const PanelProblem& a, std::int64_t panel, std::int64_t p) {
+    alignas(64) std::byte records[chunk / 32 * P::record];
+    const std::int64_t rows = std::min(panel_rows, a.n - panel * panel_rows), blocks = depth(a, p) / block;
+    const std::byte* const w = a.panel(type, panel, p);
+    const bool unpacked = a.m > direct || rows < panel_rows;
+    if (rows < panel_rows)
+      unpack_panel<type, false>(w, rows, blocks, records);
+    else if (unpacked)
+      unpack_panel<type, true>(w, rows, blocks, records);
+    for (std::int64_t i = 0, size; i < a.m; i += size) {
+      size = group(a.m - i);
+      const auto to = a.place(i, panel, p);
+      const float* const x = rows_at(a, p, i);
+      with_rows(size, [&]<int M>() {
+        if (unpacked)
+          Dots::template multiply<M>(x, records, P::record, depth(a, p) / 32, to);
+        else
+          Dots::template multiply_blocks<M, type>(x, w, blocks, to);
+      });
+    }
+  }
+  template <class F>
+  static void with_rows(std::int64_t rows, F&& f) {
+    switch (rows) {
+      case 1: return f.template operator()<1>();
+      case 2: return f.template operator()<2>();
+      case 3: return f.template operator()<3>();
+      case 4: return f.template operator()<4>();
+      case 6: return f.template operator()<6>();
+      default: return f.template operator()<8>();
+    }
+  }
+};
+
+// bf16: what is packed of x are pairs, and two panels meet it at a time.
+template <>
+struct PanelProduct<WeightType::bf16> {
+  static constexpr std::int64_t most = 12;
+  static constexpr std::int64_t chunk = 2048;  // elements along k after which sums go to memory and come back
+
+  static std::int64_t scratch(std::int64_t m, std::int64_t k) { return m * (k / 2); }
+  static std::int64_t depth(const PanelProblem& a, std::int64_t p) { return std::min(chunk, a.k - p); }
+  static const float* rows_at(const PanelProblem& a, std::int64_t p, std::int64_t i) {
+    return a.x + a.m * (p / 2) + i * (depth(a, p) / 2);
+  }
+  static void prepare(const PanelProblem& a, const float* x, std::int64_t first, std::int64_t last) {
+    for (std::int64_t p = 0; p < a.k; p += chunk) {
+      for (std::int64_t i = first; i < last; i += most) {
+        PairPanels::prepare(x + i * a.k + p, a.k, std::min(most, a.m - i), depth(a, p),
+                            const_cast<float*>(rows_at(a, p, i)));
+      }
+    }
+  }
+  static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
+    const std::int64_t full = std::min(last, a.n / panel_rows), pairs = first + (full - first) / 2 * 2;
+    a.for_all(first, pairs, 2, chunk, [&](std::int64_t panel, std::int64_t p) { multiply_chunk<2>(a, panel, p); });
+    a.for_all(pairs, last, 1, chunk, [&](std::int64_t panel, std::int64_t p) { multiply_chunk<1>(a, panel, p); });
+  }
+  template <int P>
+  static void multiply_chunk(const PanelProblem& a, std::int64_t panel, std::int64_t p) {
+    const std::int64_t rows = std::min(panel_rows, a.n - panel * panel_rows);
+    const std::int64_t apart = panel_rows * static_cast<std::int64_t>(row_bytes(WeightType::bf16, a.k));
+    for (std::int64_t i = 0; i < a.m; i += most) {
+      multiply_rows<P>(std::min(most, a.m - i), rows_at(a, p, i), a.panel(WeightType::bf16, panel, p), apart, rows,
+                       depth(a, p) / 2, a.place(i, panel, p));
+    }
+  }
+  template <int P, int M = most>
+  static void multiply_rows(std::int64_t m, const float* x, const std::byte* w, std::int64_t apart, std::int64_t rows,
+                            std::int64_t pairs, const PanelPlace& y) {
+    if constexpr (M > 1) {
+      if (m < M) return multiply_rows<P, M - 1>(m, x, w, apart, rows, pairs, y);
+    }
+    PairPanels::multiply<M, P>(x, w, apart, rows, pairs, y);
+  }
+};
+
+// f.operator()<type>() for a type that panels have.
+template <class F>
+decltype(auto) with_panels(WeightType type, F&& f) {
+  if (type == WeightType::bf16) return f.template operator()<WeightType::bf16>();
+  return with_groups(type, [&]<WeightType quantised>(Groups<quantised>) { return f.template operator()<quantised>(); });
+}
 
 }  // namespace kernels
 #endif

@@ -14,8 +14,8 @@
 #include <troika/device/host/kernels.hpp>
 #include <troika/device/host/operand.hpp>
 
-// Products with quantised rows. Many rows of activations: blocks become floats, or bf16, where the product packs them.
-// Few rows: bytes with bytes where the processor does that; else blocks become floats in the first-level cache.
+// Products with quantised rows as files have them. Many rows of activations: blocks become floats, or bf16, where the
+// product packs them. Few rows: bytes with bytes (AVX2); else blocks become floats in the first-level cache.
 namespace troika::kernels {
 
 // `count` elements of whole blocks, as floats.
@@ -82,17 +82,16 @@ struct ExpandedDots : FloatDots<L> {
 };
 
 #if defined(__x86_64__)
-// Bytes with bytes. AVX2 has half of the registers, so fewer rows at once.
-template <CpuLevel L, WeightType type>
+// Bytes with bytes.
+template <WeightType type>
 struct ByteRows {
-  static constexpr bool many = L == CpuLevel::avx512;
-  static constexpr int most = many ? 8 : 4;
+  static constexpr int most = 4;
   static constexpr std::int64_t limit = 24;
 
-  static std::int64_t size(std::int64_t padded, std::int64_t k) { return ByteDots<L, type>::size(padded, k); }
+  static std::int64_t size(std::int64_t padded, std::int64_t k) { return ByteDots<type>::size(padded, k); }
   static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t padded, std::int64_t k,
                       float* to) {
-    ByteDots<L, type>::prepare(x, x_step, rows, padded, k, to);
+    ByteDots<type>::prepare(x, x_step, rows, padded, k, to);
   }
   template <int M = most>
   static void multiply(std::int64_t m, const float* x, QuantisedRows w, std::int64_t n, std::int64_t k, float* y,
@@ -100,11 +99,11 @@ struct ByteRows {
     if constexpr (M > 1) {
       if (m <= M / 2) return multiply<M / 2>(m, x, w, n, k, y, y_step, bias);
     }
-    constexpr std::int64_t together = many ? (M <= 4 ? 4 : 2) : 4 / M;
+    constexpr std::int64_t together = 4 / M;
     const std::int64_t apart = rows_apart(n, together);
     for (std::int64_t j = 0; j < std::min(apart, n); ++j) {
-      ByteDots<L, type>::template multiply<M, together>(
-          x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart, k, y + j, y_step, bias ? bias + j : bias);
+      ByteDots<type>::template multiply<M, together>(x, m, w.at(j, 0), w.row_step, apart, (n - j + apart - 1) / apart,
+                                                     k, y + j, y_step, bias ? bias + j : bias);
     }
   }
 };

@@ -4,19 +4,16 @@
 #include <troika/device/host/kernels.hpp>
 #else
 
-// Products of quantised weights with activations in 8 bits. AVX-512 VNNI adds four products to each of 8 sums in one
-// instruction, AVX2 takes two or more; the sums of a group of 32 are exact, and become floats when they are scaled.
+// Products of quantised rows with activations in 8 bits, with AVX2. The sums of a group of 32 are exact, and become floats
+// when they are scaled. (AVX-512 VNNI has panels.)
 namespace troika::kernels {
 
 template <WeightType type>
-struct ByteDots<CpuLevel::TROIKA_LEVEL, type> {
+struct ByteDots {
   using Group = Groups<type>;
 
   // Sums of four products of unsigned with signed bytes, the latter from -127 to 127.
   TROIKA_INLINE __m256i fours(__m256i bytes, __m256i q) {
-#if TROIKA_WIDTH == 16
-    return _mm256_dpbusd_epi32(_mm256_setzero_si256(), bytes, q);
-#else
     const __m256i ones = _mm256_set1_epi16(1);
     if constexpr (Group::offset < 128) {
       return _mm256_madd_epi16(_mm256_maddubs_epi16(bytes, q), ones);
@@ -26,7 +23,6 @@ struct ByteDots<CpuLevel::TROIKA_LEVEL, type> {
       return _mm256_add_epi32(_mm256_madd_epi16(_mm256_maddubs_epi16(low, q), ones),
                               _mm256_slli_epi32(_mm256_madd_epi16(_mm256_maddubs_epi16(high, q), ones), 7));
     }
-#endif
   }
 
   // Rows of x in 8 bits, group by group: 32 bytes, then the sums of fours of them, times their scale and what they have

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <utility>
 
 #include <troika/core/weight_type.hpp>
@@ -25,7 +26,17 @@ template <CpuLevel L> struct Elementwise;  // one float in, one float out
 template <CpuLevel L> struct Rows;         // work on whole rows: norms, softmax, rotation, largest values
 template <CpuLevel L> struct Tiles;        // matrix times matrix: packing and the inner tile
 template <CpuLevel L> struct Dots;         // a few rows times a matrix that is read once
-template <CpuLevel L, WeightType type> struct ByteDots;  // a few rows in 8 bits times quantised rows
+template <WeightType type> struct ByteDots;  // a few rows in 8 bits times quantised rows
+
+// Where products of x with a panel go: y(i, j) for the rows j of the panel that are in `columns` is bias(j), or what it was
+// where `accumulate`, plus the product.
+struct PanelPlace {
+  float* data;
+  std::int64_t step;      // from row to row
+  std::uint16_t columns;  // a bit for each
+  bool accumulate;
+  const float* bias;  // or null
+};
 
 // f(Kernels<level>{}).
 template <template <CpuLevel> class Kernels, class F>

@@ -9,7 +9,8 @@ namespace troika::kernels {
 // Some rows of x, rounded to 8 bits in groups of 32 that share a scale, times records.
 template <bool fine, bool minimum>
 struct PanelDots {
-  typedef float F __attribute__((vector_size(64)));
+  using Wide = Vector<CpuLevel::avx512>;
+  using F = Wide::F;
 
   // Group by group: 32 bytes of each of the M rows; their scales; and for each half of the group what offset or minimum
   // have to be multiplied with: the sum of the bytes times -offset, an integer, or times the scale. In floats.
@@ -24,8 +25,7 @@ struct PanelDots {
       for (std::int64_t i = 0; i < rows; ++i) {
         const __m512 low = _mm512_loadu_ps(x + i * x_step), high = _mm512_loadu_ps(x + i * x_step + 16);
         const __m512 strange = low * 0.0f + high * 0.0f;  // the maximum looks away from NaN
-        const float largest = _mm512_reduce_max_ps(_mm512_maskz_max_ps(0xffff, _mm512_maskz_max_ps(0xffff, low, -low),
-                                                                       _mm512_maskz_max_ps(0xffff, high, -high)));
+        const float largest = Wide::largest(Wide::max(Wide::max(low, -low), Wide::max(high, -high)));
         const bool finite = _mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) == 0, any = largest > 1e-36f;
         scales[i] = !finite ? std::numeric_limits<float>::quiet_NaN() : any ? largest / 127.0f : 0.0f;
         const __m512 factor = _mm512_set1_ps(finite && any ? 127.0f / largest : 0.0f);
@@ -34,7 +34,7 @@ struct PanelDots {
         auto* const bytes = reinterpret_cast<__m128i*>(to + 8 * i);
         _mm_storeu_si128(bytes, _mm512_maskz_cvtepi32_epi8(0xffff, first));
         _mm_storeu_si128(bytes + 1, _mm512_maskz_cvtepi32_epi8(0xffff, second));
-        int sum[2] = {_mm512_reduce_add_epi32(first), _mm512_reduce_add_epi32(second)};
+        int sum[2] = {whole_sum(first), whole_sum(second)};
         if constexpr (!fine) sum[0] += sum[1];
         TROIKA_UNROLL
         for (int h = 0; h < 2; ++h) {
@@ -47,6 +47,10 @@ struct PanelDots {
         }
       }
     }
+  }
+
+  TROIKA_INLINE int whole_sum(__m512i numbers) {  // of bytes: exact in float
+    return static_cast<int>(Wide::sum(_mm512_maskz_cvtepi32_ps(0xffff, numbers)));
   }
 
   // Adds the products of a record with M rows of x.
@@ -80,20 +84,10 @@ struct PanelDots {
     }
   }
 
-  // Where products go: y(i, j), for the rows j of a panel that are in `columns`, is bias(j), or what it was where
-  // `accumulate`, plus the product.
-  struct Place {
-    float* data;
-    std::int64_t step;
-    __mmask16 columns;
-    bool accumulate;
-    const float* bias;  // or null
-  };
-
-  // M rows of x times a panel: with records, or with blocks as they lie in memory.
+  // M rows of x times a panel: with records, or with the blocks of 16 rows as they lie in memory.
   template <int M>
   TROIKA_TARGET static void multiply(const float* x, const std::byte* records, std::size_t record_bytes,
-                                     std::int64_t groups, const Place& y) {
+                                     std::int64_t groups, const PanelPlace& y) {
     F sum[M];
     TROIKA_UNROLL
     for (int i = 0; i < M; ++i) sum[i] = start(y, i);
@@ -101,16 +95,16 @@ struct PanelDots {
     TROIKA_UNROLL
     for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(y.data + i * y.step, y.columns, sum[i]);
   }
-  template <int M, WeightType type, bool full>
-  TROIKA_TARGET static void multiply_blocks(const float* x, const std::byte* data, std::int64_t rows,
-                                            std::int64_t blocks, const Place& y) {
+  template <int M, WeightType type>
+  TROIKA_TARGET static void multiply_blocks(const float* x, const std::byte* data, std::int64_t blocks,
+                                            const PanelPlace& y) {
     using P = Panels<type>;
-    const std::int64_t bytes = (full ? 16 : rows) * static_cast<std::int64_t>(layout_of(type).bytes);
+    constexpr std::int64_t bytes = panel_rows * static_cast<std::int64_t>(layout_of(type).bytes);
     F sum[M];
     TROIKA_UNROLL
     for (int i = 0; i < M; ++i) sum[i] = start(y, i);
     for (std::int64_t b = 0; b < blocks; ++b, data += bytes) {
-      const PanelBlock<type, full> block{data, rows};
+      const PanelBlock<type, true> block{data, panel_rows};
       const auto head = P::head(block);
       if constexpr (M > 4 && P::groups == 1) {  // the processor fetches ahead by itself, but not enough for these
         TROIKA_UNROLL
@@ -128,7 +122,7 @@ struct PanelDots {
     TROIKA_UNROLL
     for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(y.data + i * y.step, y.columns, sum[i]);
   }
-  TROIKA_INLINE F start(const Place& y, int row) {
+  TROIKA_INLINE F start(const PanelPlace& y, int row) {
     return y.accumulate ? _mm512_maskz_loadu_ps(y.columns, y.data + row * y.step)
            : y.bias     ? _mm512_maskz_loadu_ps(y.columns, y.bias)
                         : _mm512_setzero_ps();
