@@ -34,7 +34,9 @@ troika::DecoderBlock<typename Pipeline::Device> random_block(Pipeline& pipeline,
   return {ones(),
           {heads, column(query.extent(), 1, query), column(kv.extent(), 2, kv), column(kv.extent(), 3, kv),
            row(query.extent(), 4, query), pipeline.rank()},
+          {},
           ones(),
-          {column(shape.intermediate, 5, middle), column(shape.intermediate, 6, middle)},
-          row(shape.intermediate, 7, middle)};
+          troika::GatedMlp<D>{{column(shape.intermediate, 5, middle), column(shape.intermediate, 6, middle)},
+                              row(shape.intermediate, 7, middle)},
+          {}};
 }
