@@ -216,8 +216,9 @@ inline void quantize(WeightType type, std::span<const float> values, std::byte* 
     return std::to_string(values.size()) + " elements were given to become " + std::string(layout.name) +
            "; they come in blocks of " + std::to_string(block);
   });
+  if (values.empty()) return;
   if (type == WeightType::f32) {
-    if (!values.empty()) std::memcpy(blocks, values.data(), values.size_bytes());
+    std::memcpy(blocks, values.data(), values.size_bytes());
     return;
   }
   const auto each = [&](auto convert) {
