@@ -88,6 +88,28 @@ TEST_CASE("a split decoder gives the logits of the reference, whatever the model
   }
 }
 
+TEST_CASE("ranks meet twice a block and once for the embedding, whatever the blocks have") {
+  for (const std::string type : {"llama", "qwen3", "gemma2", "qwen3_moe"}) {
+    const Loaded model(TinyModel::make(type));
+    for (const int world : {1, 2, 3, 5}) {
+      const auto ranks = spmd(world, [&](auto& pipeline) {
+        const Decoder decoder(pipeline, model.config, model.weights);
+        auto cache = decoder.make_cache(pipeline.device());
+        std::vector<std::uint64_t> collectives;
+        for (const std::size_t tokens : {std::size_t{5}, std::size_t{1}}) {
+          const auto before = pipeline.communication().sequence();
+          (void)decoder.forward(pipeline, std::span(prompt).first(tokens), cache);
+          collectives.push_back(pipeline.communication().sequence() - before);
+        }
+        return collectives;
+      });
+      INFO(type << " on " << world << " ranks");
+      const auto expected = static_cast<std::uint64_t>(2 * model.config.layers + 1);
+      for (const auto& rank : ranks) CHECK(rank == std::vector<std::uint64_t>{expected, expected});
+    }
+  }
+}
+
 TEST_CASE("uneven shares change who computes, not what") {
   for (const std::string type : {"llama", "qwen3", "gemma2", "qwen3_moe"}) {
     const auto tiny = TinyModel::make(type, 2);

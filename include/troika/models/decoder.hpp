@@ -135,18 +135,20 @@ class Decoder {
   std::variant<GatedMlp<D>, PlainMlp<D>, Experts<D>> load_mlp(Loader& load, const std::string& name) {
     const auto& c = config_;
     const auto hidden = c.hidden_size;
-    const auto gated = [&](const std::string& mlp) -> GatedMlp<D> {
-      return {{load.column(mlp + "gate_proj", split_.intermediate, hidden, c.mlp_bias),
-               load.column(mlp + "up_proj", split_.intermediate, hidden, c.mlp_bias), c.hidden_act},
-              load.row(mlp + "down_proj", hidden, split_.intermediate, c.mlp_bias)};
+    const auto gated = [&](const std::string& mlp, const Partition& inner) -> GatedMlp<D> {
+      return {{load.column(mlp + "gate_proj", inner, hidden, c.mlp_bias), load.column(mlp + "up_proj", inner, hidden, c.mlp_bias),
+               c.hidden_act},
+              load.row(mlp + "down_proj", hidden, inner, c.mlp_bias)};
     };
     if (!c.gated_mlp) {
       return PlainMlp<D>{load.column(name + "up_proj", split_.intermediate, hidden, c.mlp_bias), c.hidden_act,
                          load.row(name + "down_proj", hidden, split_.intermediate, c.mlp_bias)};
     }
-    if (!c.experts) return gated(name);
+    if (!c.experts) return gated(name, split_.intermediate);
     std::vector<GatedMlp<D>> experts;
-    for (std::int64_t i = 0; i < c.experts->count; ++i) experts.push_back(gated(name + "experts." + std::to_string(i) + "."));
+    for (std::int64_t i = 0; i < c.experts->count; ++i) {
+      experts.push_back(gated(name + "experts." + std::to_string(i) + ".", split_.experts[static_cast<std::size_t>(i)]));
+    }
     return Experts<D>(load.whole(name + "gate", c.experts->count, hidden), std::move(experts), c.experts->used,
                       c.experts->normalized);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <numeric>
 #include <string>
@@ -51,12 +52,55 @@ struct SplitBlocks {
 // Who holds what of a model: the one place where this is decided. Loading and printing follow it.
 struct ModelSplit {
   HeadSplit heads;
-  Partition intermediate, vocab;  // intermediate: of the MLP, or of each expert
+  Partition intermediate, vocab;   // intermediate: of the MLP, or of all experts of a layer together
+  std::vector<Partition> experts;  // of the inner features of each
 
   static ModelSplit make(const ModelConfig& config, const Shares& shares, SplitBlocks blocks = {}) {
-    return {HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim, blocks.attention_output),
-            shares.partition(config.experts ? config.experts->intermediate_size : config.intermediate_size, blocks.mlp_down),
-            shares.partition(config.vocab_size)};
+    ModelSplit split{HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim, blocks.attention_output),
+                     Partition(), shares.partition(config.vocab_size), {}};
+    if (!config.experts) {
+      split.intermediate = shares.partition(config.intermediate_size, blocks.mlp_down);
+      return split;
+    }
+    const auto count = config.experts->count, size = config.experts->intermediate_size;
+    split.experts = deal(shares, count, size, blocks.mlp_down);
+    std::vector<std::int64_t> sums(shares.weights.size(), 0);
+    for (const auto& expert : split.experts) {
+      for (std::size_t rank = 0; rank < sums.size(); ++rank) sums[rank] += expert[static_cast<int>(rank)].size();
+    }
+    split.intermediate = Partition::by_hand(count * size, sums);
+    return split;
+  }
+
+  // Partitions of `count` equal extents, each in whole blocks. An expert may have few blocks, three on two ranks say: what
+  // a rank is owed of one it gets of the next, so that over all of them the shares are right.
+  static std::vector<Partition> deal(const Shares& shares, std::int64_t count, std::int64_t extent, std::int64_t block) {
+    (void)shares.partition(extent, block);  // or an error that says which extents have whole blocks
+    const double total = std::accumulate(shares.weights.begin(), shares.weights.end(), 0.0);
+    std::vector<double> owed(shares.weights.size(), 0.0);  // blocks
+    std::vector<std::int64_t> sizes(owed.size());
+    std::vector<Partition> partitions;
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::int64_t left = extent / block;
+      const auto units = static_cast<double>(left);
+      for (std::size_t rank = 0; rank < owed.size(); ++rank) {
+        owed[rank] += units * (shares.weights[rank] / total);
+        sizes[rank] = std::clamp<std::int64_t>(static_cast<std::int64_t>(owed[rank]), 0, left);
+        left -= sizes[rank];
+        owed[rank] -= static_cast<double>(sizes[rank]);
+      }
+      for (; left > 0; --left) {
+        std::size_t most = owed.size();
+        for (std::size_t rank = 0; rank < owed.size(); ++rank) {
+          if (shares.weights[rank] > 0 && (most == owed.size() || owed[rank] > owed[most] + 1e-9)) most = rank;
+        }
+        ++sizes[most];
+        owed[most] -= 1;
+      }
+      for (auto& size : sizes) size *= block;
+      partitions.push_back(Partition::by_hand(extent, sizes, block));
+    }
+    return partitions;
   }
 
   std::vector<PlanRow> rows(const ModelConfig& config) const {
@@ -69,10 +113,9 @@ struct ModelSplit {
     rows.push_back({"attention value", {kv.extent(), hidden}, 0, kv, layers});
     rows.push_back({"attention output", {hidden, query.extent()}, 1, query, layers, true});
     if (config.experts) rows.push_back({"router", {config.experts->count, hidden}, -1, Partition(), layers});
-    const auto mlps = config.experts ? layers * config.experts->count : layers;  // an expert's is an MLP too
-    if (config.gated_mlp) rows.push_back({"mlp gate", {intermediate.extent(), hidden}, 0, intermediate, mlps});
-    rows.push_back({"mlp up", {intermediate.extent(), hidden}, 0, intermediate, mlps});
-    rows.push_back({"mlp down", {hidden, intermediate.extent()}, 1, intermediate, mlps, true});
+    if (config.gated_mlp) rows.push_back({"mlp gate", {intermediate.extent(), hidden}, 0, intermediate, layers});
+    rows.push_back({"mlp up", {intermediate.extent(), hidden}, 0, intermediate, layers});
+    rows.push_back({"mlp down", {hidden, intermediate.extent()}, 1, intermediate, layers, true});
     if (config.is_decoder() && !config.tie_word_embeddings) {
       rows.push_back({"logits", {vocab.extent(), hidden}, 0, vocab, 1});
     }
