@@ -29,8 +29,9 @@ struct PanelDots {
         const bool finite = _mm512_cmp_ps_mask(strange, strange, _CMP_UNORD_Q) == 0, any = largest > 1e-36f;
         scales[i] = !finite ? std::numeric_limits<float>::quiet_NaN() : any ? largest / 127.0f : 0.0f;
         const __m512 factor = _mm512_set1_ps(finite && any ? 127.0f / largest : 0.0f);
-        const __m512i first = _mm512_maskz_cvtps_epi32(0xffff, low * factor);
-        const __m512i second = _mm512_maskz_cvtps_epi32(0xffff, high * factor);
+        const auto lanes = static_cast<__mmask16>(finite ? 0xffff : 0);
+        const __m512i first = _mm512_maskz_cvtps_epi32(lanes, low * factor);
+        const __m512i second = _mm512_maskz_cvtps_epi32(lanes, high * factor);
         auto* const bytes = reinterpret_cast<__m128i*>(to + 8 * i);
         _mm_storeu_si128(bytes, _mm512_maskz_cvtepi32_epi8(0xffff, first));
         _mm_storeu_si128(bytes + 1, _mm512_maskz_cvtepi32_epi8(0xffff, second));
