@@ -44,7 +44,8 @@ inline bool wants_panels(HostDevice& device, WeightType type) {
 
 // Puts a weight that products will read into panels, where the device wants that; in place, but for a copy of 16 rows.
 inline void prepare_for_products(HostDevice& device, Weight<HostDevice>& weight) {
-  if (weight.order() != WeightOrder::rows || weight.shape().dims() != 2 || !wants_panels(device, weight.type())) return;
+  if (weight.order() != WeightOrder::rows || weight.shape().dims() != 2 || weight.shape().count() == 0) return;
+  if (!wants_panels(device, weight.type())) return;
   const auto type = weight.type();
   if (weight.shape()[1] % kernels::panel_block(type) != 0) return;  // an odd row of bf16
   const auto fields = kernels::panel_fields(type);
