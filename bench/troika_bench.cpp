@@ -81,6 +81,28 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+struct Task {
+  std::string name;
+  std::int64_t tokens, passes, wanted;  // tokens of a pass, and those whose logits are wanted
+  std::int64_t all() const { return tokens * passes; }
+};
+
+// What fits the model's context; what does not is named once in `left_out`.
+std::vector<Task> tasks_of(const models::ModelConfig& config, const Arguments& arguments,
+                           std::string* left_out = nullptr) {
+  std::vector<Task> tasks;
+  for (const auto n : arguments.prompts) tasks.push_back({"prompt of " + std::to_string(n), n, 1, 1});
+  tasks.push_back({"decoding", 1, arguments.tokens, 1});
+  for (const auto n : arguments.batches)
+    if (n > 1) tasks.push_back({std::to_string(n) + " tokens a pass", n, std::max<std::int64_t>(1, 8 / n), n});
+  std::erase_if(tasks, [&](const Task& task) {
+    const bool too_long = task.all() > config.max_position_embeddings;
+    if (too_long && left_out) *left_out += (left_out->empty() ? "" : ", ") + task.name;
+    return too_long;
+  });
+  return tasks;
+}
+
 std::vector<Row> measure(const std::string& path, const World& world, const Arguments& arguments) {
   const auto config = models::ModelConfig::load(path);
   const auto weights = models::Weights::open(path);
@@ -95,18 +117,9 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
   const double bandwidth = bench::read_bandwidth(used);
   const double operations = bench::peak_rate(work.type) * static_cast<double>(used.size());
 
-  struct Task {
-    std::string name;
-    std::int64_t before, tokens, passes, wanted;  // tokens in the cache before; in one pass
-  };
-  std::vector<Task> tasks;
-  for (const auto n : arguments.prompts) tasks.push_back({"prompt of " + std::to_string(n), 0, n, 1, 1});
-  tasks.push_back({"decoding", 0, 1, arguments.tokens, 1});
-  for (const auto n : arguments.batches)
-    if (n > 1) tasks.push_back({std::to_string(n) + " tokens a pass", 0, n, std::max<std::int64_t>(1, 8 / n), n});
-  std::int64_t context = 0;
-  for (const auto& task : tasks) context = std::max(context, task.before + task.tokens * task.passes);
-  context = std::min<std::int64_t>(context, config.max_position_embeddings);
+  const auto tasks = tasks_of(config, arguments);
+  std::int64_t context = 1;
+  for (const auto& task : tasks) context = std::max(context, task.all());
 
   troika::Trace trace;
   troika::TaskScheduler scheduler{troika::host_devices(groups), troika::StaticAllocation{}, {.trace = &trace}};
@@ -122,7 +135,6 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
     const auto* const track = rank.track(troika::Lane::communication);
     std::vector<Row> rows;
     for (const auto& task : tasks) {
-      if (task.tokens * task.passes > context) continue;
       std::vector<std::int32_t> ids;
       for (std::int64_t i = 0; i < task.tokens; ++i)
         ids.push_back(static_cast<std::int32_t>((7919 * i + 17) % config.vocab_size));
@@ -144,7 +156,7 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
         shares.push_back(reducing.count() / took);
         if (rank.rank() == 0) bar.advance(1);
       }
-      Row row{path, task.name, world, task.tokens * task.passes, median(times), median(shares)};
+      Row row{path, task.name, world, task.all(), median(times), median(shares)};
       const auto passes = static_cast<double>(task.passes);
       const double reads = passes * work.bytes / bandwidth;
       const double products = (static_cast<double>(row.tokens) * work.block_operations +
@@ -163,7 +175,7 @@ World parse_world(const std::string& text, int cores) {
   int used = 0;
   const bool whole = std::sscanf(text.c_str(), "%dx%d%n", &world.ranks, &world.cores, &used) == 2 &&
                      used == static_cast<int>(text.size());
-  if (!whole || world.ranks < 1 || world.cores < 1 || world.ranks * world.cores > cores) {
+  if (!whole || world.ranks < 1 || world.cores < 1 || world.ranks > cores || world.cores > cores / world.ranks) {
     throw troika::Error(troika::Fault::invalid_argument, "--worlds takes ranks x cores of each, such as 2x1, of the " +
                                                              std::to_string(cores) + " cores here, not \"" + text +
                                                              "\"");
@@ -206,6 +218,11 @@ int run(const Arguments& arguments) {
                       {"bf16_operations_per_second", rate(troika::WeightType::bf16) / giga},
                       {"int8_operations_per_second", rate(troika::WeightType::q8_0) / giga},
                       {"rows", nlohmann::json::array()}};
+  std::ofstream file;
+  if (!arguments.json.empty()) {
+    file.open(arguments.json);  // now, not after minutes of measuring
+    if (!file) throw troika::Error(troika::Fault::bad_file, "cannot write " + arguments.json);
+  }
   for (const auto& model : arguments.models) {
     const auto config = models::ModelConfig::load(model);
     if (!config.is_decoder()) {
@@ -215,6 +232,12 @@ int run(const Arguments& arguments) {
     std::printf("\n%s: %.2f G weights a token, mostly %s, %.0f MB\n", model.c_str(),
                 (work.block_operations + work.head_operations) / 2 * giga, std::string(to_string(work.type)).c_str(),
                 work.bytes * 1e-6);
+    std::string left_out;
+    (void)tasks_of(config, arguments, &left_out);
+    if (!left_out.empty()) {
+      std::printf("  left out, its context is %lld tokens: %s\n",
+                  static_cast<long long>(config.max_position_embeddings), left_out.c_str());
+    }
     std::printf("  %-18s  %15s  %10s  %9s  %-16s  %13s\n", "work", "ranks x cores", "tokens/s", "ms", "of its limit",
                 "in all_reduce");
     std::vector<std::vector<Row>> results;
@@ -230,7 +253,6 @@ int run(const Arguments& arguments) {
     }
   }
   if (!arguments.json.empty()) {
-    std::ofstream file(arguments.json);
     file << json.dump(1) << '\n';
     if (!file.flush()) throw troika::Error(troika::Fault::bad_file, "cannot write " + arguments.json);
   }

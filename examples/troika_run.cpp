@@ -202,7 +202,8 @@ int run(const Arguments& arguments) {
     if (traced) (void)answer(model, {"12 + 345 ="}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate, {}, traced);
     show_large_block(arguments);
     std::printf("\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER or FILE.gguf of your own;\n"
-                "the programs beside this one (all-reduce, linear, mlp, block, ...) show one step each.\n");
+                "cmake --build build/cpu makes the programs that show one step each (all-reduce, linear, mlp, block, ...) beside this one,\n"
+                "and troika-convert; ./dev bench makes troika-bench, which measures a model on this machine.\n");
   }
   if (traced) {
     std::ofstream file(arguments.trace);
@@ -220,7 +221,7 @@ int main(int argc, char** argv) {
   Arguments arguments;
   arguments.generate.max_tokens = 64;
   CLI::App app{"Splits a transformer over the devices of this machine."};
-  app.add_option("--model", arguments.model, "Hugging Face folder or GGUF file: Llama, Mistral, Qwen2, Qwen3 or BERT")->capture_default_str();
+  app.add_option("--model", arguments.model, "Hugging Face folder or GGUF file of Llama, Mistral, Qwen, Gemma, Phi-3, GPT-2, BERT or Nomic-BERT")->capture_default_str();
   app.add_option("--prompt", arguments.prompt, "text to continue, or to embed");
   app.add_option("--devices", arguments.devices, "ranks, each with its share of the cores (default: one a core, at least 2)")
       ->check(CLI::Range(1, 256));

@@ -10,7 +10,7 @@
 #include <support/catch.hpp>
 #include <support/reference_model.hpp>
 #include <support/spmd.hpp>
-#include <support/temp_folder.hpp>
+#include <support/loaded_model.hpp>
 #include <support/tiny_model.hpp>
 
 #include <troika/models/decoder.hpp>
@@ -24,19 +24,8 @@ namespace {
 
 const std::vector<std::int32_t> prompt{1, 17, 42, 5, 99, 63, 8, 20, 77};
 
-struct Loaded {
-  explicit Loaded(const TinyModel& model) {
-    model.write(folder.path());
-    config = ModelConfig::load(folder.path());
-    weights = Weights::open(folder.path());
-  }
-  troika::test::TempFolder folder;
-  ModelConfig config;
-  Weights weights;
-};
-
 // The logits of the last token of each prefix that `chunks` of the prompt end on, gathered from the ranks' shards.
-std::vector<std::vector<float>> split_logits(const Loaded& model, int world, troika::StaticAllocation allocation,
+std::vector<std::vector<float>> split_logits(const LoadedModel& model, int world, troika::StaticAllocation allocation,
                                              const std::vector<std::size_t>& chunks,
                                              troika::models::DecoderOptions options = {}) {
   const auto ranks = spmd(world, allocation, [&](auto& pipeline) {
@@ -72,7 +61,7 @@ double distance(const std::vector<float>& logits, const std::vector<double>& ref
 TEST_CASE("a split decoder gives the logits of the reference, whatever the model and the world") {
   for (const std::string type : {"llama", "mistral", "qwen2", "qwen3", "gemma2", "qwen3_moe"}) {
     const auto tiny = TinyModel::make(type);
-    const Loaded model(tiny);
+    const LoadedModel model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);
     for (const int world : test_worlds) {
       INFO(type << " on " << world << " ranks");
@@ -90,7 +79,7 @@ TEST_CASE("a split decoder gives the logits of the reference, whatever the model
 
 TEST_CASE("ranks meet twice a block and once for the embedding, whatever the blocks have") {
   for (const std::string type : {"llama", "qwen3", "gemma2", "qwen3_moe"}) {
-    const Loaded model(TinyModel::make(type));
+    const LoadedModel model(TinyModel::make(type));
     for (const int world : {1, 2, 3, 5}) {
       const auto ranks = spmd(world, [&](auto& pipeline) {
         const Decoder decoder(pipeline, model.config, model.weights);
@@ -113,7 +102,7 @@ TEST_CASE("ranks meet twice a block and once for the embedding, whatever the blo
 TEST_CASE("uneven shares change who computes, not what") {
   for (const std::string type : {"llama", "qwen3", "gemma2", "qwen3_moe"}) {
     const auto tiny = TinyModel::make(type, 2);
-    const Loaded model(tiny);
+    const LoadedModel model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);
     for (const int world : {2, 3, 4, 5, 8}) {
       INFO(type << " on " << world << " uneven ranks");
@@ -125,7 +114,7 @@ TEST_CASE("uneven shares change who computes, not what") {
 
 TEST_CASE("sequence parallelism gives the same logits") {
   const auto tiny = TinyModel::make("qwen2", 3);
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   const auto reference = ReferenceModel(tiny).logits(prompt);
   for (const int world : test_worlds) {
     const auto logits = split_logits(model, world, troika::StaticAllocation{}, {7, 2}, {.sequence_parallel = true});
@@ -138,7 +127,7 @@ TEST_CASE("sequence parallelism gives the same logits") {
 TEST_CASE("weights in f16 and bf16 are used as the file rounds them") {
   for (const auto dtype : {troika::DType::f16, troika::DType::bf16}) {
     const auto tiny = TinyModel::make("llama", 4, dtype);
-    const Loaded model(tiny);
+    const LoadedModel model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);
     for (const int world : {1, 3, 4}) {
       INFO(troika::to_string(dtype) << " on " << world << " ranks");
@@ -150,7 +139,7 @@ TEST_CASE("weights in f16 and bf16 are used as the file rounds them") {
 TEST_CASE("a cache of 16 or 8 bits changes logits by its rounding, on every world, and takes less memory") {
   for (const std::string type : {"llama", "mistral", "qwen3"}) {
     const auto tiny = TinyModel::make(type, 9);
-    const Loaded model(tiny);
+    const LoadedModel model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);
     for (const auto& [kv_type, bound] : {std::pair{troika::KvType::bf16, 0.03}, {troika::KvType::f16, 0.004}, {troika::KvType::q8, 0.03}}) {
       for (const int world : test_worlds) {
@@ -162,7 +151,7 @@ TEST_CASE("a cache of 16 or 8 bits changes logits by its rounding, on every worl
       }
     }
   }
-  const Loaded model(TinyModel::make("llama"));
+  const LoadedModel model(TinyModel::make("llama"));
   std::map<troika::KvType, std::int64_t> bytes;
   for (const auto kv_type : troika::kv_types) {
     for (const auto rank : spmd(2, [&](auto& pipeline) {
@@ -180,7 +169,7 @@ TEST_CASE("a cache of 16 or 8 bits changes logits by its rounding, on every worl
 
 TEST_CASE("every world draws the tokens of the reference") {
   const auto tiny = TinyModel::make("mistral", 5);
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   const auto expected = ReferenceModel(tiny).greedy(prompt, 12, 2);
   for (const int world : test_worlds) {
     const auto ranks = spmd(world, [&](auto& pipeline) {
@@ -194,7 +183,7 @@ TEST_CASE("every world draws the tokens of the reference") {
 
 TEST_CASE("sampled tokens are the same on every rank and for every world") {
   const auto tiny = TinyModel::make("llama", 6);
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   const troika::SamplingOptions choices[] = {
       {.temperature = 1.5f, .seed = 11}, {.temperature = 0.9f, .top_k = 7, .seed = 12},
       {.temperature = 1.2f, .top_p = 0.8f, .seed = 13}, {.temperature = 1.2f, .top_k = 20, .top_p = 0.7f, .seed = 14}};
@@ -215,7 +204,7 @@ TEST_CASE("sampled tokens are the same on every rank and for every world") {
 
 TEST_CASE("what does not fit is refused before anything is computed") {
   const auto tiny = TinyModel::make("llama");
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   const auto message_of = [&](auto attempt) {
     const auto ranks = spmd(2, [&](auto& pipeline) {
       const Decoder decoder(pipeline, model.config, model.weights, {.context = 16});
@@ -242,7 +231,7 @@ TEST_CASE("what does not fit is refused before anything is computed") {
 TEST_CASE("weights that hold NaN end in one error, not in a token") {
   auto tiny = TinyModel::make("llama");
   tiny.tensors.at("model.layers.1.mlp.up_proj.weight").data[5] = NAN;
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   CHECK_THROWS_WITH(spmd(3, [&](auto& pipeline) {
     const Decoder decoder(pipeline, model.config, model.weights);
     auto cache = decoder.make_cache(pipeline.device());
@@ -252,7 +241,7 @@ TEST_CASE("weights that hold NaN end in one error, not in a token") {
 
 TEST_CASE("too little memory is told before anything is loaded, with the figures") {
   const auto tiny = TinyModel::make("llama");
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   CHECK_NOTHROW(troika::models::check_memory(model.weights, model.weights.total_bytes()));
   try {
     troika::models::check_memory(model.weights, model.weights.total_bytes() - 1);
@@ -265,7 +254,7 @@ TEST_CASE("too little memory is told before anything is loaded, with the figures
 
 TEST_CASE("a rank that runs out of memory ends the run with its own error") {
   const auto tiny = TinyModel::make("llama");
-  const Loaded model(tiny);
+  const LoadedModel model(tiny);
   std::vector<troika::HostDevice> devices;
   for (int i = 0; i < 3; ++i) devices.emplace_back(i, troika::HostOptions{.memory_limit = i == 1 ? std::size_t{30000} : SIZE_MAX});
   troika::TaskScheduler scheduler{std::move(devices), troika::StaticAllocation{}};

@@ -8,7 +8,7 @@
 #include <support/catch.hpp>
 #include <support/reference_model.hpp>
 #include <support/spmd.hpp>
-#include <support/temp_folder.hpp>
+#include <support/loaded_model.hpp>
 #include <support/tiny_model.hpp>
 
 #include <troika/models/generate.hpp>
@@ -29,17 +29,6 @@ namespace {
 using Tokens = std::vector<std::int32_t>;
 
 const Tokens prompt{1, 17, 42, 5, 99, 63, 8, 20, 77, 17, 42, 5};
-
-struct Loaded {
-  explicit Loaded(const TinyModel& model) {
-    model.write(folder.path());
-    config = ModelConfig::load(folder.path());
-    weights = Weights::open(folder.path());
-  }
-  troika::test::TempFolder folder;
-  ModelConfig config;
-  Weights weights;
-};
 
 // Guesses the tokens that are known to come, some of them spoiled: all numbers of right guesses occur.
 struct Spoiled {
@@ -65,7 +54,7 @@ struct Run {
 
 // What each rank draws; `make` gives the proposer, made from a pipeline.
 template <class Make>
-std::vector<Run> run(const Loaded& model, int world, const GenerateOptions& options, Make make) {
+std::vector<Run> run(const LoadedModel& model, int world, const GenerateOptions& options, Make make) {
   return spmd(world, [&](auto& pipeline) {
     const Decoder decoder(pipeline, model.config, model.weights);
     auto cache = decoder.make_cache(pipeline.device());
@@ -114,7 +103,7 @@ TEST_CASE("prompt lookup proposes what followed the latest place that agrees in 
 TEST_CASE("speculation draws the tokens of the reference, whatever the model, the guesses and the world") {
   for (const std::string type : {"llama", "mistral", "qwen2", "qwen3"}) {
     const auto tiny = TinyModel::make(type, 21), other = TinyModel::make(type, 22);
-    const Loaded model(tiny), stranger(other);
+    const LoadedModel model(tiny), stranger(other);
     const GenerateOptions options{.max_tokens = 24};
     const auto expected = ReferenceModel(tiny).greedy(prompt, options.max_tokens, 2);
     const bool ended = static_cast<std::int64_t>(expected.size()) < options.max_tokens;
@@ -140,7 +129,7 @@ TEST_CASE("speculation draws the tokens of the reference, whatever the model, th
 }
 
 TEST_CASE("sampled tokens are those of plain decoding, token by token") {
-  const Loaded model(TinyModel::make("llama", 6));
+  const LoadedModel model(TinyModel::make("llama", 6));
   const troika::SamplingOptions choices[] = {{.temperature = 0.6f, .seed = 11},
                                              {.temperature = 0.9f, .top_k = 7, .seed = 12},
                                              {.temperature = 1.2f, .top_p = 0.8f, .seed = 13}};
@@ -206,7 +195,7 @@ TEST_CASE("the bundled model answers the same with speculation, and repeats are 
 }
 
 TEST_CASE("a draft model guesses within its context and its vocabulary, and only there") {
-  const Loaded model(TinyModel::make("llama", 3));
+  const LoadedModel model(TinyModel::make("llama", 3));
   const GenerateOptions options{.max_tokens = 20};
   const auto plain = run(model, 2, options, [](auto&) { return troika::models::NoProposals{}; })[0];
   REQUIRE(plain.generated.tokens.size() == 20);

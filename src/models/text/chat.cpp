@@ -239,13 +239,16 @@ std::string ChatTemplate::chatml(std::span<const ChatMessage> messages, bool add
   return add_generation_prompt ? text + "<|im_start|>assistant\n" : text;
 }
 
+std::string ChatTemplate::take_system(std::span<const ChatMessage>& messages) const {
+  if (messages[0].role != "system") return {};
+  expects(system_ != System::none, "this model's template has no place for a system message");
+  auto system = messages[0].content + "\n\n";
+  messages = messages.subspan(1);
+  return system;
+}
+
 std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
-  std::string system;
-  if (messages[0].role == "system") {
-    expects(system_ != System::none, "this model's template has no place for a system message");
-    system = messages[0].content + "\n\n";
-    messages = messages.subspan(1);
-  }
+  const auto system = take_system(messages);
   std::string text = bos_;
   for (std::size_t i = 0; i < messages.size(); ++i) {
     check_alternation(messages[i], i);
@@ -261,12 +264,7 @@ std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
 }
 
 std::string ChatTemplate::gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
-  std::string system;
-  if (messages[0].role == "system") {
-    expects(system_ != System::none, "this model's template has no place for a system message");
-    system = messages[0].content + "\n\n";
-    messages = messages.subspan(1);
-  }
+  const auto system = take_system(messages);
   std::string text = bos_;
   for (std::size_t i = 0; i < messages.size(); ++i) {
     check_alternation(messages[i], i);

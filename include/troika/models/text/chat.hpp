@@ -46,6 +46,8 @@ class ChatTemplate {
   std::string mistral(std::span<const ChatMessage> messages) const;
   std::string gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
   std::string phi3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  // mistral and gemma: the system message, which is taken off, as it stands before the user's; empty when there is none.
+  std::string take_system(std::span<const ChatMessage>& messages) const;
   void recognise_phi3(std::string_view text, const std::string& origin);
   void recognise_mistral(std::string_view text, const std::string& origin);
 

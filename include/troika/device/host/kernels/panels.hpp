@@ -88,6 +88,25 @@ struct PanelParts {
       put(record, q + 4, field(word, 4, 15));
     }
   }
+  // The same with the fifth bits of `fifths`; and as numbers of a table.
+  template <class B>
+  TROIKA_INLINE void nibbles(B block, int first, __m512i fifths, std::byte* record) {
+    TROIKA_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      const __m512i word = B::word(block, first + q);
+      put(record, q, with_fifths(field(word, 0, 15), fifths, q));
+      put(record, q + 4, with_fifths(field(word, 4, 15), fifths, q + 4));
+    }
+  }
+  template <class B>
+  TROIKA_INLINE void nibbles(B block, int first, __m128i table, std::byte* record) {
+    TROIKA_UNROLL
+    for (int q = 0; q < 4; ++q) {
+      const __m512i word = B::word(block, first + q);
+      put(record, q, lookup(field(word, 0, 15), table));
+      put(record, q + 4, lookup(field(word, 4, 15), table));
+    }
+  }
   // Scale and minimum j of the 8 of 6 bits in words 1 to 3 (quantised::q4_k_scale).
   template <class B>
   TROIKA_INLINE void put_six_bits(B block, __m512 d, __m512 m, int j, std::byte* record, int scales, int minima) {
@@ -165,12 +184,7 @@ struct Panels<WeightType::q5_0> : PanelShape<16, false, false, 1> {
   template <class B>
   TROIKA_INLINE void group(B block, Head, int, std::byte* record) {
     const __m512i fifths = B::word(block, 0);
-    TROIKA_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const __m512i word = B::word(block, 1 + q);
-      put(record, q, with_fifths(field(word, 0, 15), fifths, q));
-      put(record, q + 4, with_fifths(field(word, 4, 15), fifths, q + 4));
-    }
+    nibbles(block, 1, fifths, record);
     put(record, scales, B::half(block));
   }
 };
@@ -179,12 +193,7 @@ struct Panels<WeightType::q5_1> : PanelShape<0, true, false, 1> {
   template <class B>
   TROIKA_INLINE void group(B block, Head, int, std::byte* record) {
     const __m512i both = B::word(block, 0), fifths = B::word(block, 1);
-    TROIKA_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const __m512i word = B::word(block, 2 + q);
-      put(record, q, with_fifths(field(word, 0, 15), fifths, q));
-      put(record, q + 4, with_fifths(field(word, 4, 15), fifths, q + 4));
-    }
+    nibbles(block, 2, fifths, record);
     put(record, scales, B::low_half(both));
     put(record, minima, -B::high_half(both));
   }
@@ -205,12 +214,7 @@ struct Panels<WeightType::iq4_nl> : PanelShape<128, false, false, 1> {
   template <class B>
   TROIKA_INLINE void group(B block, Head, int, std::byte* record) {  // quantised::iq4_nl_values + 128
     const __m128i table = _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15);
-    TROIKA_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const __m512i word = B::word(block, q);
-      put(record, q, lookup(field(word, 0, 15), table));
-      put(record, q + 4, lookup(field(word, 4, 15), table));
-    }
+    nibbles(block, 0, table, record);
     put(record, scales, B::half(block));
   }
 };
@@ -219,12 +223,7 @@ struct Panels<WeightType::mxfp4> : PanelShape<12, false, false, 1> {
   template <class B>
   TROIKA_INLINE void group(B block, Head, int, std::byte* record) {  // quantised::mxfp4_values + 12
     const __m128i table = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
-    TROIKA_UNROLL
-    for (int q = 0; q < 4; ++q) {
-      const __m512i word = B::word(block, q);
-      put(record, q, lookup(field(word, 0, 15), table));
-      put(record, q + 4, lookup(field(word, 4, 15), table));
-    }
+    nibbles(block, 0, table, record);
     put(record, scales, B::exponent(block));
   }
 };
