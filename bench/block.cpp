@@ -143,15 +143,18 @@ void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, We
   const auto end = sizes.cached() + sizes.tokens;
   const RotaryTable rotary(end, sizes.head_dim);
   const auto kv_heads = block.attention.heads().kv[pipeline.rank()].size();
-  KvCache<HostDevice> cache(pipeline.device(), 1, end, kv_heads, sizes.head_dim);
+  KvMemory<HostDevice> cache(pipeline.device(), 1, end, kv_heads, sizes.head_dim);
   const std::vector<float> zeros(static_cast<std::size_t>(end * kv_heads * sizes.head_dim));
   for (auto* rows : {&cache.layer(0).keys, &cache.layer(0).values}) {
     store(pipeline.stream(), View<const float>(zeros.data(), rows->shape()), *rows, 0);
   }
   std::vector<std::int32_t> positions(static_cast<std::size_t>(sizes.tokens));
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(sizes.cached()));
-  const AttentionContext<HostDevice> context{
-      .positions = positions, .rotary = &rotary, .cache = &cache.layer(0), .cached = sizes.cached()};
+  const SequenceRows sequence{.tokens = sizes.tokens, .cached = sizes.cached()};
+  const AttentionContext<HostDevice> context{.positions = positions,
+                                             .rotary = &rotary,
+                                             .cache = &cache.layer(0),
+                                             .sequences = {&sequence, 1}};
   const auto input = Filler(99).tensor(pipeline.device(), {sizes.tokens, sizes.hidden});
 
   const auto once = [&] {

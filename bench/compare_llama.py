@@ -42,7 +42,7 @@ def llama_batches(program, model, batches, threads):
                              "-npl", ",".join(map(str, batches)), "-t", str(threads), "--output-format", "jsonl"],
                             check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
     rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    return {f"{row['pl']} tokens a pass": row["speed_tg"] for row in rows}
+    return {f"{row['pl']} sequences": row["speed_tg"] for row in rows}
 
 
 def main():

@@ -11,7 +11,9 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <numeric>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -83,20 +85,20 @@ double median(std::vector<double> values) {
 
 struct Task {
   std::string name;
-  std::int64_t tokens, passes, wanted;  // tokens of a pass, and those whose logits are wanted
-  std::int64_t all() const { return tokens * passes; }
+  std::int64_t sequences, tokens, passes;  // tokens of a sequence in a pass
+  std::int64_t all() const { return sequences * tokens * passes; }
 };
 
 // What fits the model's context; what does not is named once in `left_out`.
 std::vector<Task> tasks_of(const models::ModelConfig& config, const Arguments& arguments,
                            std::string* left_out = nullptr) {
   std::vector<Task> tasks;
-  for (const auto n : arguments.prompts) tasks.push_back({"prompt of " + std::to_string(n), n, 1, 1});
-  tasks.push_back({"decoding", 1, arguments.tokens, 1});
+  for (const auto n : arguments.prompts) tasks.push_back({"prompt of " + std::to_string(n), 1, n, 1});
+  tasks.push_back({"decoding", 1, 1, arguments.tokens});
   for (const auto n : arguments.batches)
-    if (n > 1) tasks.push_back({std::to_string(n) + " tokens a pass", n, std::max<std::int64_t>(1, 8 / n), n});
+    if (n > 1) tasks.push_back({std::to_string(n) + " sequences", n, 1, std::max<std::int64_t>(1, 16 / n)});
   std::erase_if(tasks, [&](const Task& task) {
-    const bool too_long = task.all() > config.max_position_embeddings;
+    const bool too_long = task.tokens * task.passes > config.max_position_embeddings;
     if (too_long && left_out) *left_out += (left_out->empty() ? "" : ", ") + task.name;
     return too_long;
   });
@@ -118,8 +120,14 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
   const double operations = bench::peak_rate(work.type) * static_cast<double>(used.size());
 
   const auto tasks = tasks_of(config, arguments);
-  std::int64_t context = 1;
-  for (const auto& task : tasks) context = std::max(context, task.all());
+  std::int64_t context = 1, pages = 1;  // each sequence has its own, side by side
+  const auto pages_of = [](const Task& task) { return (task.tokens * task.passes + troika::kv_page - 1) / troika::kv_page; };
+  for (const auto& task : tasks) {
+    context = std::max(context, task.tokens * task.passes);
+    pages = std::max(pages, task.sequences * pages_of(task));
+  }
+  std::vector<std::int32_t> page_ids(static_cast<std::size_t>(pages));
+  std::iota(page_ids.begin(), page_ids.end(), 0);
 
   troika::Trace trace;
   troika::TaskScheduler scheduler{troika::host_devices(groups), troika::StaticAllocation{}, {.trace = &trace}};
@@ -131,21 +139,28 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
     troika::Pipeline pipeline{scheduler, sync, communication};
     const models::Decoder decoder(pipeline, config, weights, {.context = context},
                                   [&](std::uint64_t bytes) { bar.advance(bytes); });
-    auto cache = decoder.make_cache(pipeline.device());
+    auto memory = decoder.make_memory(pipeline.device(), pages);
+    models::Batch batch;
     const auto* const track = rank.track(troika::Lane::communication);
     std::vector<Row> rows;
     for (const auto& task : tasks) {
       std::vector<std::int32_t> ids;
       for (std::int64_t i = 0; i < task.tokens; ++i)
         ids.push_back(static_cast<std::int32_t>((7919 * i + 17) % config.vocab_size));
+      const auto fill = [&](std::int64_t pass) {
+        batch.clear();
+        const auto each = static_cast<std::size_t>(pages_of(task));
+        for (std::int64_t i = 0; i < task.sequences; ++i)
+          batch.add(ids, pass * task.tokens, std::span(page_ids).subspan(static_cast<std::size_t>(i) * each, each));
+      };
       std::vector<double> times, shares;
       for (int repeat = -1; repeat < arguments.repeats; ++repeat) {
-        cache.truncate(0);
         communication.barrier();
         const auto before = track->total();
         const double begin = bench::seconds();
         for (std::int64_t pass = 0; pass < task.passes; ++pass) {
-          (void)decoder.forward(pipeline, ids, cache, task.wanted);
+          fill(pass);
+          (void)decoder.forward(pipeline, batch, memory);
           if (repeat < 0) break;  // one pass warms the caches and the pool
         }
         const std::chrono::duration<double> reducing = track->total() - before;
@@ -160,7 +175,7 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
       const auto passes = static_cast<double>(task.passes);
       const double reads = passes * work.bytes / bandwidth;
       const double products = (static_cast<double>(row.tokens) * work.block_operations +
-                               passes * static_cast<double>(task.wanted) * work.head_operations) /
+                               passes * static_cast<double>(task.sequences) * work.head_operations) /
                               operations;
       row.by_reads = reads > products;
       row.of_limit = std::max(reads, products) / row.seconds;
@@ -274,7 +289,7 @@ int main(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--batches", arguments.batches, "tokens of one pass, as speculation and servers have them")
+  app.add_option("--batches", arguments.batches, "sequences that are decoded at once")
       ->delimiter(',')
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

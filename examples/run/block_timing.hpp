@@ -62,12 +62,14 @@ inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& conf
     const troika::RotaryTable rotary(most, config.head_dim);
     std::vector<std::int32_t> positions(static_cast<std::size_t>(most));
     std::iota(positions.begin(), positions.end(), 0);
-    troika::KvCache<HostDevice> cache(pipeline.device(), 1, most, split.heads.kv[pipeline.rank()].size(), config.head_dim);
+    troika::KvMemory<HostDevice> cache(pipeline.device(), 1, most, split.heads.kv[pipeline.rank()].size(), config.head_dim);
 
     std::vector<BlockTime> times;
     for (const auto tokens : token_counts) {
+      const troika::SequenceRows sequence{.tokens = tokens};
       const troika::AttentionContext<HostDevice> context{.positions = std::span(positions).first(static_cast<std::size_t>(tokens)),
-                                                         .rotary = &rotary, .cache = &cache.layer(0)};
+                                                         .rotary = &rotary, .cache = &cache.layer(0),
+                                                         .sequences = {&sequence, 1}};
       const std::vector<float> input(static_cast<std::size_t>(tokens * config.hidden_size), 0.5f);
       const auto* track = rank.track(troika::Lane::communication);
       std::vector<double> passes, shares;

@@ -45,17 +45,6 @@ std::vector<std::vector<float>> split_logits(const LoadedModel& model, int world
   return ranks[0];
 }
 
-// Largest difference, relative to the largest logit.
-double distance(const std::vector<float>& logits, const std::vector<double>& reference) {
-  REQUIRE(logits.size() == reference.size());
-  double difference = 0, largest = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    difference = std::max(difference, std::abs(double{logits[i]} - reference[i]));
-    largest = std::max(largest, std::abs(reference[i]));
-  }
-  return std::isfinite(difference) ? difference / largest : INFINITY;
-}
-
 }  // namespace
 
 TEST_CASE("a split decoder gives the logits of the reference, whatever the model and the world") {

@@ -100,6 +100,43 @@ TEST_CASE("operator new is counted, on every thread") {
   CHECK(allocations == 0);
 }
 
+TEST_CASE("a step of several sequences allocates nothing once it is warm") {
+  const troika::test::TempFolder folder;
+  TinyModel::make("llama").write(folder.path());
+  const auto config = troika::models::ModelConfig::load(folder.path());
+  const auto weights = troika::models::Weights::open(folder.path());
+  for (const int world : {1, 2, 3}) {
+    INFO(world << " ranks");
+    const auto growth = spmd(world, [&](auto& pipeline) {
+      const Decoder decoder(pipeline, config, weights);
+      auto memory = decoder.make_memory(pipeline.device(), 4);
+      troika::models::Batch batch;
+      const std::vector<std::int32_t> prompt{1, 17, 42}, pages{3, 0, 2, 1};
+      const auto steps = [&](std::int64_t from, std::int64_t to) {
+        for (auto step = from; step < to; ++step) {
+          batch.clear();
+          for (std::size_t i = 0; i < pages.size(); ++i) {
+            const auto more = std::span(prompt).first(i == 0 ? 3 : 1);
+            batch.add(more, step * static_cast<std::int64_t>(more.size()), std::span(pages).subspan(i, 1));
+          }
+          (void)decoder.forward(pipeline, batch, memory);
+        }
+      };
+      steps(0, 4);
+      const auto before = pipeline.device().memory_reserved();
+      pipeline.communication().barrier();
+      counting = true;
+      pipeline.communication().barrier();
+      steps(4, 20);
+      pipeline.communication().barrier();
+      counting = false;
+      return pipeline.device().memory_reserved() - before;
+    });
+    CHECK(allocations.exchange(0) == 0);
+    for (const auto bytes : growth) CHECK(bytes == 0);
+  }
+}
+
 TEST_CASE("a decode step allocates nothing once it is warm") {
   const std::pair<const char*, troika::SamplingOptions> choices[] = {
       {"greedy", {}},

@@ -237,3 +237,14 @@ class ReferenceModel {
 
   const TinyModel& m_;
 };
+
+// Largest difference, relative to the largest logit.
+inline double distance(std::span<const float> logits, std::span<const double> reference) {
+  if (logits.size() != reference.size()) return INFINITY;
+  double difference = 0, largest = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    difference = std::max(difference, std::abs(double{logits[i]} - reference[i]));
+    largest = std::max(largest, std::abs(reference[i]));
+  }
+  return std::isfinite(difference) ? difference / largest : INFINITY;
+}

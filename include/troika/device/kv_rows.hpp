@@ -22,21 +22,31 @@ constexpr std::string_view to_string(KvType type) {
   constexpr std::string_view names[] = {"f32", "bf16", "f16", "q8"};
   return names[static_cast<std::size_t>(type)];
 }
+// The rows of a page of a cache that several sequences share. Attention reads keys in blocks that end where pages do.
+inline constexpr std::int64_t kv_page = 128;
+
 // Of an element; the scales of q8 come on top.
 constexpr std::int64_t bytes_of(KvType type) { return type == KvType::f32 ? 4 : type == KvType::q8 ? 1 : 2; }
 
-// Keys or values as they are stored, (tokens, heads, head_dim). Pass by value.
+// Keys or values of one sequence as they are stored, (tokens, heads, head_dim): row after row, or in pages of kv_page rows
+// that lie anywhere. Pass by value.
 struct KvView {
   KvType type = KvType::f32;
   const std::uint8_t* data = nullptr;
   const float* scales = nullptr;  // (tokens, heads), of q8
   Shape shape{};
+  const std::int32_t* pages = nullptr;  // of token t: pages[t / kv_page]; null: row t
 
   KvView() = default;
-  KvView(KvType t, const std::uint8_t* d, const float* s, Shape extents)
-      : type(t), data(d), scales(s), shape(extents) {}
+  KvView(KvType t, const std::uint8_t* d, const float* s, Shape extents, const std::int32_t* p = nullptr)
+      : type(t), data(d), scales(s), shape(extents), pages(p) {}
   KvView(View<const float> floats)
       : data(reinterpret_cast<const std::uint8_t*>(floats.data())), shape(floats.shape()) {}
+
+  // Where a token's row is; the tokens after it follow up to the end of its page.
+  std::int64_t row(std::int64_t token) const {
+    return pages ? pages[token / kv_page] * kv_page + token % kv_page : token;
+  }
 };
 
 // Owns such rows in a device's memory; undefined until written by store(). Moves only.
@@ -55,8 +65,10 @@ class KvRows {
   }
   std::uint8_t* data() { return data_.data(); }
   float* scales() { return scales_.data(); }
-  // The first `tokens` of them.
-  KvView first(std::int64_t tokens) const { return {type_, data_.data(), scales_.data(), shape_.with(0, tokens)}; }
+  // The first `tokens` of them, or of those on the pages.
+  KvView first(std::int64_t tokens, const std::int32_t* pages = nullptr) const {
+    return {type_, data_.data(), scales_.data(), shape_.with(0, tokens), pages};
+  }
 
  private:
   KvType type_;

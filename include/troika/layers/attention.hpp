@@ -51,9 +51,9 @@ template <Device D>
 struct AttentionContext {
   std::span<const std::int32_t> positions;     // (tokens), of the whole input
   const RotaryTable* rotary = nullptr;         // null: positions are in the embedding
-  typename KvCache<D>::Layer* cache = nullptr; // null: the tokens see each other, in both directions
-  std::int64_t cached = 0;                     // tokens in the cache before these
-  std::int64_t window = 0;                     // tokens that one sees, itself included; 0: all before it
+  typename KvMemory<D>::Layer* cache = nullptr;  // null: the tokens see each other, in both directions
+  std::span<const SequenceRows> sequences{};     // with a cache: whose the tokens are, in their order
+  std::int64_t window = 0;                       // tokens that one sees, itself included; 0: all before it
 };
 
 // Attention on this rank's heads: Replicate -> Partial. Queries, keys and values are column-parallel by heads, the output
@@ -108,6 +108,13 @@ class Attention {
     expects(static_cast<std::int64_t>(context.positions.size()) == tokens, [&] {
       return std::to_string(context.positions.size()) + " positions for " + std::to_string(tokens) + " tokens";
     });
+    if (context.cache) {
+      const auto all = std::accumulate(context.sequences.begin(), context.sequences.end(), std::int64_t{0},
+                                       [](std::int64_t sum, const SequenceRows& rows) { return sum + rows.tokens; });
+      expects(all == tokens, [&] {
+        return "sequences of " + std::to_string(all) + " tokens in all, for an input of " + std::to_string(tokens);
+      });
+    }
     const Shape query_shape{tokens, heads_.query[rank_].size(), dim}, kv_shape{tokens, heads_.kv[rank_].size(), dim};
     auto query = query_(x, stream);
     auto key = key_(x, stream);
@@ -124,19 +131,27 @@ class Attention {
       rotary(stream, k, context.positions, *context.rotary);
     }
 
-    auto mask = AttentionMask::bidirectional();
-    KvView keys = View<const float>(k), values = v;
-    if (context.cache) {
-      const auto end = context.cached + tokens;
-      store(stream, View<const float>(k), context.cache->keys, context.cached);
-      store(stream, v, context.cache->values, context.cached);
-      keys = context.cache->keys.first(end);
-      values = context.cache->values.first(end);
-      mask = context.window > 0 ? AttentionMask::causal(context.cached, context.window) : AttentionMask::causal(context.cached);
-    }
     Tensor<float, D> mixed(stream.device(), query_shape);
-    attention(stream, View<const float>(q), keys, values, kv_head_of_, mask, scores_.scale, mixed.view(),
-              scores_.cap);
+    const auto attend = [&](View<const float> some, KvView keys, KvView values, AttentionMask mask, View<float> to) {
+      attention(stream, some, keys, values, kv_head_of_, mask, scores_.scale, to, scores_.cap);
+    };
+    if (context.cache) {
+      std::int64_t first = 0;
+      for (const auto& sequence : context.sequences) {
+        const auto last = first + sequence.tokens, end = sequence.cached + sequence.tokens;
+        sequence.for_runs([&](std::int64_t from, std::int64_t to, std::int64_t row) {
+          store(stream, View<const float>(k.rows(first + from, first + to)), context.cache->keys, row);
+          store(stream, v.rows(first + from, first + to), context.cache->values, row);
+        });
+        const auto* const pages = sequence.pages.empty() ? nullptr : sequence.pages.data();
+        attend(q.rows(first, last), context.cache->keys.first(end, pages), context.cache->values.first(end, pages),
+               context.window > 0 ? AttentionMask::causal(sequence.cached, context.window) : AttentionMask::causal(sequence.cached),
+               mixed.view().rows(first, last));
+        first = last;
+      }
+    } else {
+      attend(q, View<const float>(k), v, AttentionMask::bidirectional(), mixed.view());
+    }
     const Shape features{tokens, heads_.query[rank_].size() * dim};
     return output_(DTensor<float, Shard<1>, D>(std::move(mixed).reshaped(features), output_.partition(), rank_), stream);
   }

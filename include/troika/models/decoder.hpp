@@ -14,6 +14,7 @@
 #include <troika/device/rotary_table.hpp>
 #include <troika/layers/block.hpp>
 #include <troika/layers/embedding.hpp>
+#include <troika/models/batch.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/models/loading.hpp>
 #include <troika/models/split.hpp>
@@ -76,6 +77,12 @@ class Decoder {
             options_.kv_type};
   }
 
+  // Memory of `pages` pages of kv_page tokens each, for sequences that share it; every sequence holds at most context() tokens.
+  KvMemory<D> make_memory(D& device, std::int64_t pages) const {
+    return {device, static_cast<int>(config_.layers), pages * kv_page, split_.heads.kv[rank_].size(), config_.head_dim,
+            options_.kv_type};
+  }
+
   // Appends the tokens to the cached ones and gives the logits of the last, or of the last `wanted`: (wanted, vocabulary).
   // Collective. An empty input, an id outside of the vocabulary or more tokens than the context holds is an Error before
   // anything is computed.
@@ -88,23 +95,59 @@ class Decoder {
       return "the logits of " + std::to_string(wanted) + " tokens were asked for; valid here is 1 to " + std::to_string(tokens);
     });
     cache.check_room(tokens);
-    const auto x = pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens}));
-
-    auto hidden = options_.sequence_parallel && tokens > 1 && tokens >= pipeline.world_size()
-                      ? pipeline.run(run_blocks<Shard<0>>(pipeline, x, cache), to<Replicate>)
-                      : run_blocks<Replicate>(pipeline, x, cache);
+    const SequenceRows sequence{.tokens = tokens, .cached = cache.length()};
+    const Range last{tokens - wanted, tokens};
+    auto logits = pass(pipeline, ids, std::span(positions_).subspan(static_cast<std::size_t>(cache.length()), ids.size()),
+                       {&sequence, 1}, {&last, 1}, cache.memory());
     cache.advance(tokens);
+    return logits;
+  }
+
+  // The same for several sequences in one pass, each with its place on the pages of the memory: the logits that each part
+  // of the batch wants, (batch.logits(), vocabulary), in the order of the parts. Collective; all ranks pass the same batch.
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, const Batch& batch, KvMemory<D>& memory) const {
+    expects(batch.tokens() > 0, "a forward pass needs at least one token");
+    for (const auto& sequence : batch.sequences()) {
+      expects(sequence.cached + sequence.tokens <= options_.context, [&] {
+        return std::to_string(sequence.cached) + " tokens and " + std::to_string(sequence.tokens) +
+               " more do not fit a context of " + std::to_string(options_.context);
+      });
+      for (const auto page : sequence.pages) {
+        expects(page >= 0 && page < memory.pages(), [&] {
+          return "page " + std::to_string(page) + " does not exist; the memory has " + std::to_string(memory.pages());
+        });
+      }
+    }
+    return pass(pipeline, batch.ids(), batch.positions(), batch.sequences(), batch.wanted(), memory);
+  }
+
+ private:
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> pass(Pipeline& pipeline, std::span<const std::int32_t> ids, std::span<const std::int32_t> positions,
+                                   std::span<const SequenceRows> sequences, std::span<const Range> wanted, KvMemory<D>& memory) const {
+    const auto tokens = static_cast<std::int64_t>(ids.size());
+    const auto x = pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens}));
+    const Pass about{positions, sequences, memory};
+    auto hidden = options_.sequence_parallel && tokens > 1 && tokens >= pipeline.world_size()
+                      ? pipeline.run(run_blocks<Shard<0>>(pipeline, x, about), to<Replicate>)
+                      : run_blocks<Replicate>(pipeline, x, about);
 
     auto& stream = pipeline.stream();
-    Tensor<float, D> last(stream.device(), {wanted, config_.hidden_size});
-    copy(stream, std::as_const(hidden).local().rows(tokens - wanted, tokens), last.view());
+    std::int64_t rows = 0;
+    for (const auto range : wanted) rows += range.size();
+    Tensor<float, D> last(stream.device(), {rows, config_.hidden_size});
+    rows = 0;
+    for (const auto range : wanted) {
+      copy(stream, std::as_const(hidden).local().rows(range.begin, range.end), last.view().rows(rows, rows + range.size()));
+      rows += range.size();
+    }
     DTensor<float, Replicate, D> y(std::move(last));
     const auto cap = soft_cap(config_.logit_cap);
     return lm_head_ ? pipeline.run(std::move(y), norm_, *lm_head_, cap)
                     : pipeline.run(std::move(y), norm_, embedding_.as_projection(), cap);
   }
 
- private:
   template <class Loader>
   DecoderBlock<D> load_block(Loader& load, const std::string& name) {
     const auto& c = config_;
@@ -169,16 +212,25 @@ class Decoder {
     return options;
   }
 
+  // What the blocks know of the tokens of a pass.
+  struct Pass {
+    std::span<const std::int32_t> positions;
+    std::span<const SequenceRows> sequences;
+    KvMemory<D>& memory;
+  };
+
   // (tokens) ids -> (tokens, hidden)
   template <Placement Hidden, class Pipeline>
-  DTensor<float, Hidden, D> run_blocks(Pipeline& pipeline, const DTensor<std::int32_t, Replicate, D>& ids,
-                                       KvCache<D>& cache) const {
-    const auto tokens = static_cast<std::size_t>(ids.shape()[0]);
+  DTensor<float, Hidden, D> run_blocks(Pipeline& pipeline, const DTensor<std::int32_t, Replicate, D>& ids, const Pass& pass) const {
     auto x = pipeline.run(ids, embedding_, scale(config_.embedding_scale), [&](DTensor<float, Partial, D>&& words, auto& stream) {
       // Learned positions are in the sum once, in the term of rank 0.
       if (config_.learned_positions && rank_ == 0) {
-        const auto from = cache.length();
-        add(stream, std::as_const(words).local(), position_table_.view().rows(from, from + words.shape()[0]), words.local());
+        std::int64_t first = 0;
+        for (const auto& sequence : pass.sequences) {
+          const auto rows = words.local().rows(first, first + sequence.tokens);
+          add(stream, View<const float>(rows), position_table_.view().rows(sequence.cached, sequence.cached + sequence.tokens), rows);
+          first += sequence.tokens;
+        }
       }
       return std::move(words);
     }, to<Hidden>);
@@ -186,10 +238,10 @@ class Decoder {
       const auto window = config_.attention_window(static_cast<std::int64_t>(i));
       const auto& rotary = window > 0 && local_rotary_ ? local_rotary_ : rotary_;
       const AttentionContext<D> context{
-          .positions = std::span(positions_).subspan(static_cast<std::size_t>(cache.length()), tokens),
+          .positions = pass.positions,
           .rotary = rotary ? &*rotary : nullptr,
-          .cache = &cache.layer(static_cast<int>(i)),
-          .cached = cache.length(),
+          .cache = &pass.memory.layer(static_cast<int>(i)),
+          .sequences = pass.sequences,
           .window = window};
       x = blocks_[i].forward(pipeline, std::move(x), context);
     }

@@ -32,6 +32,7 @@ struct AttentionBlock {
   using Tile = Tiles<L>;
   static constexpr std::int64_t panel = Tile::rows, strip = Tile::columns;
   static constexpr std::int64_t rows = 4 * panel, keys = 128;
+  static_assert(kv_page % keys == 0);
   static constexpr std::int64_t room = rows_at_once<L> * Tile::width;  // past queries that are turned or interleaved
 
   static std::int64_t padded(std::int64_t d) { return (d + strip - 1) / strip * strip; }
@@ -78,7 +79,8 @@ struct AttentionBlock {
     std::fill(most, most + count, -std::numeric_limits<float>::infinity());
     std::fill(total, total + count, 0.0f);
 
-    const std::int64_t begin = a.mask.keys(first / size, a.kv_tokens).begin;
+    // Blocks begin at multiples of their size: a page holds them whole.
+    const std::int64_t begin = a.mask.keys(first / size, a.kv_tokens).begin / keys * keys;
     const std::int64_t end = a.mask.keys((last - 1) / size, a.kv_tokens).end;
     for (std::int64_t at = begin; at < end; at += keys) {
       const std::int64_t some = std::min(keys, end - at);
@@ -148,7 +150,7 @@ struct AttentionBlock {
                        std::int64_t wide) {
     const std::int64_t heads = from.shape[1], d = from.shape[2];
     if (from.type == KvType::f32 && wide == d) {
-      return {reinterpret_cast<const float*>(from.data) + (token * heads + head) * d, heads * d};
+      return {reinterpret_cast<const float*>(from.data) + (from.row(token) * heads + head) * d, heads * d};
     }
     widen_rows<L>(from, token, head, count, to, wide);
     return {to, wide};

@@ -18,13 +18,14 @@ namespace troika {
 
 namespace kernels {
 
-// `count` rows of one head, `step` elements apart, become floats in rows of `wide`, with zeros after the d elements.
+// `count` rows of one head, of one page, `step` elements apart, become floats in rows of `wide`, with zeros after the d elements.
 template <CpuLevel L>
 void widen_rows(const KvView& from, std::int64_t token, std::int64_t head, std::int64_t count, float* to,
                 std::int64_t wide) {
   const std::int64_t heads = from.shape[1], d = from.shape[2];
+  const std::int64_t first = from.row(token);
   for (std::int64_t i = 0; i < count; ++i, to += wide) {
-    const std::int64_t row = (token + i) * heads + head;
+    const std::int64_t row = (first + i) * heads + head;
     const std::uint8_t* const data = from.data + row * d * bytes_of(from.type);
     // Rows of a head are farther apart than the core fetches ahead by itself.
     const std::int64_t ahead = 16 * heads * d * bytes_of(from.type);
