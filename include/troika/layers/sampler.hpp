@@ -20,7 +20,13 @@ struct SamplingOptions {
   float temperature = 0;    // 0: the most likely token
   int top_k = 0;            // keep the k most likely; 0: all
   float top_p = 1;          // keep the smallest set of most likely tokens with this probability in all
+  float min_p = 0;          // keep tokens with at least this part of the probability of the most likely one
   std::uint64_t seed = 0;
+  // Against repeats, before all else, of the tokens among the last `repeat_last_n` (-1: all; 0: none): their logits are
+  // divided by repeat_penalty where positive and multiplied where not (arXiv 1909.05858), then lowered by
+  // presence_penalty and by frequency_penalty for each time that they are there.
+  int repeat_last_n = 64;
+  float repeat_penalty = 1, presence_penalty = 0, frequency_penalty = 0;
 };
 
 // Draws a token from logits that are split over the vocabulary. The ranks exchange candidates and a few sums, never the

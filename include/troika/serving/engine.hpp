@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <troika/layers/sampler.hpp>
+
+namespace troika::serving {
+
+using Clock = std::chrono::steady_clock;
+
+struct GenerationRequest {
+  std::vector<std::int32_t> prompt;           // 1 token or more, fewer than the context holds
+  std::int64_t max_tokens = 0;                // 0: as many as the context takes
+  SamplingOptions sampling{};
+  std::vector<std::int32_t> ends{};           // tokens that end the text
+  std::string client{};                       // clients that wait take turns, whoever sent more
+  Clock::time_point deadline = Clock::time_point::max();  // given up where it has not begun by then
+};
+
+enum class Finish : std::uint8_t {
+  stop,       // one of `ends` was drawn
+  length,     // max_tokens were drawn, or the context is full
+  cancelled,  // by cancel(), or because the engine stops
+  expired,    // its deadline passed before it began
+  failed,     // the devices failed and the engine could not go on with it; `error` says why
+};
+
+constexpr std::string_view to_string(Finish finish) {
+  constexpr std::string_view names[] = {"stop", "length", "cancelled", "expired", "failed"};
+  return names[static_cast<std::size_t>(finish)];
+}
+
+// What came of a request.
+struct GenerationEnd {
+  Finish finish = Finish::stop;
+  std::string error{};
+  std::int64_t prompt_tokens = 0;
+  std::int64_t reused_tokens = 0;  // of the prompt, whose keys and values were there already
+  std::int64_t tokens = 0;         // drawn, without the one that ended the text
+  std::chrono::nanoseconds waited{}, prompt_time{}, token_time{};  // before it began; to the first token; from there on
+};
+
+// A request under way. Dropping it changes nothing; only cancel() ends it early.
+class Generation {
+ public:
+  virtual ~Generation() = default;
+  // Ends it within one step. Any thread, any time; later ones do nothing.
+  virtual void cancel() noexcept = 0;
+};
+
+// Called on a thread of the engine, which they must not hold up: hand over and return. Each is called from one thread at
+// a time, on_end once and last. What they throw ends the request as failed.
+struct GenerationEvents {
+  std::function<void(std::int32_t token)> on_token;
+  std::function<void(const GenerationEnd&)> on_end;
+};
+
+struct EngineLoad {
+  bool ready = false;                          // steps can be taken
+  int devices = 0;                             // that share the model now
+  std::int64_t running = 0, waiting = 0;       // requests
+  std::int64_t pages_used = 0, pages = 0;      // of the memory for keys and values; those that only wait to be reused count as free
+  std::int64_t memory_bytes = 0;               // weights, keys and values, and what steps use, on all devices
+  std::uint64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0;  // since the start: read, found in pages, drawn
+  std::uint64_t steps = 0, preemptions = 0, recoveries = 0;        // since the start
+};
+
+// Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. All members may
+// be called from any thread.
+class Engine {
+ public:
+  virtual ~Engine() = default;  // ends what runs as cancelled, and waits for it
+
+  // Error{invalid_argument} for a prompt or options that cannot run here; Error{out_of_memory} when too many wait already.
+  virtual std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) = 0;
+
+  virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have
+  virtual EngineLoad load() const = 0;
+};
+
+}  // namespace troika::serving
