@@ -45,7 +45,7 @@ bool is_nan(E value) {
 TEMPLATE_TEST_CASE("A reduction gives the bits of a plain loop, for every instruction set, length and number of inputs",
                    "[reduce]", float, f16, bf16, std::int32_t, std::int8_t, std::uint8_t) {
   for (const CpuLevel level : levels()) {
-    for (const std::size_t inputs : {1u, 2u, 3u, 5u, 9u}) {
+    for (const std::size_t inputs : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 16u, 21u, 32u, 45u}) {
       for (const std::size_t count : {0u, 1u, 31u, 32u, 33u, 64u, 127u, 128u, 300u}) {
         for (const Reduction op : {Reduction::sum, Reduction::max}) {
           std::vector<std::vector<TestType>> in;
@@ -93,6 +93,24 @@ TEMPLATE_TEST_CASE("Every 16-bit float passes through unchanged, and every pair 
       }
     }
     CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("Sums of halves of the ranks, reduced, are the sum over all ranks, bit for bit", "[reduce]") {
+  for (const CpuLevel level : levels()) {
+    for (const std::size_t terms : {2u, 4u, 8u, 16u}) {
+      std::vector<std::vector<float>> in;
+      for (std::size_t r = 0; r < terms; ++r) in.push_back(elements<float>(7, static_cast<int>(r), 300));
+      const auto whole = reduce_all(in, Reduction::sum, level);
+      for (std::size_t ranks = 2; ranks < terms; ranks *= 2) {
+        const auto each = static_cast<std::ptrdiff_t>(terms / ranks);
+        std::vector<std::vector<float>> sums;
+        for (auto first = in.begin(); first != in.end(); first += each) {
+          sums.push_back(reduce_all(std::vector(first, first + each), Reduction::sum, level));
+        }
+        CHECK(same_bits(reduce_all(sums, Reduction::sum, level), whole));
+      }
+    }
   }
 }
 

@@ -62,7 +62,18 @@ std::vector<E> elements(std::uint64_t seed, int rank, std::size_t count) {
   return data;
 }
 
-// What a reduction must give: one element of each rank, in rank order.
+// The sum of floats in the promised order: a binary tree whose left part is the largest power of two below their number.
+inline float tree_sum(std::span<const float> terms) {
+  if (terms.size() == 1) return terms[0];
+  std::size_t left = 1;
+  while (2 * left < terms.size()) left *= 2;
+  // volatile: one rounding each step, whatever the compiler does
+  volatile float sum = tree_sum(terms.first(left));
+  sum = sum + tree_sum(terms.subspan(left));
+  return sum;
+}
+
+// What a reduction must give: one element of each rank.
 template <Element E>
 E reduced(const std::vector<E>& terms, Reduction reduction) {
   if constexpr (std::is_integral_v<E>) {
@@ -75,14 +86,12 @@ E reduced(const std::vector<E>& terms, Reduction reduction) {
     }
     return static_cast<E>(static_cast<std::uint64_t>(result));
   } else {
-    volatile float result =
-        static_cast<float>(terms[0]);  // volatile: one rounding each step, whatever the compiler does
-    for (std::size_t r = 1; r < terms.size(); ++r) {
-      const float next = static_cast<float>(terms[r]);
-      if (reduction == Reduction::sum)
-        result = result + next;
-      else if (std::isnan(next) || next > result)
-        result = std::isnan(result) ? result : next;
+    std::vector<float> floats;
+    for (const E term : terms) floats.push_back(static_cast<float>(term));
+    if (reduction == Reduction::sum) return E(tree_sum(floats));
+    float result = floats[0];
+    for (const float next : floats) {
+      if (std::isnan(next) || next > result) result = std::isnan(result) ? result : next;
     }
     return E(result);
   }

@@ -18,8 +18,8 @@
 namespace troika {
 
 // Collectives out of agree, send and recv, for transports that lack them. Correct over any order in which messages
-// move, also where send waits for the peer; the same numbers as every other transport, because sums are formed in rank
-// order.
+// move, also where send waits for the peer; the same numbers as every other transport, because sums are formed by
+// reduce().
 //
 // All ranks exchange in pairs: in round k, rank r meets rank (k - r) mod n, and the lower one of them speaks first.
 template <Endpoint E>

@@ -131,22 +131,48 @@ struct Arguments {
   std::size_t begin, end;
 };
 
+// `unroll` blocks of all inputs, added as a binary tree: load(r, u, block) reads block u of input r. What waits for the
+// other half of its branch is kept like the digits of a binary counter; of two inputs nothing waits.
+template <Reduction op, std::size_t unroll, class B, class Load>
+[[gnu::always_inline]] inline void add_tree(std::size_t inputs, B (&sums)[unroll], const Load& load) {
+  constexpr std::size_t digits = 31;  // ranks are counted in int
+  B waiting[digits][unroll];
+  std::size_t kept = 0;
+  const auto add_kept = [&]() __attribute__((always_inline)) {
+    --kept;
+    _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) {
+      B left = waiting[kept][u];
+      combine<op>(left, sums[u]);
+      sums[u] = left;
+    }
+  };
+  for (std::size_t r = 0;; r += 2) {
+    _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) load(r, u, sums[u]);
+    if (r + 1 < inputs) {
+      _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) {
+        B next;
+        load(r + 1, u, next);
+        combine<op>(sums[u], next);
+      }
+    }
+    if (r + 2 >= inputs) break;
+    for (std::size_t whole = r / 2; whole % 2; whole /= 2) add_kept();
+    _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) waiting[kept][u] = sums[u];
+    ++kept;
+  }
+  while (kept > 0) add_kept();
+}
+
 // `unroll` blocks are read from all inputs before they are written: an output may be an input. More than one, so that
 // the loops over inputs and outputs cost little.
 template <class E, Reduction op, std::size_t unroll>
 [[gnu::always_inline]] inline void reduce_whole(const Arguments& a, std::size_t i) {
   constexpr std::size_t bytes = Block<E>::size * sizeof(E);
   Block<E> sums[unroll];
-  _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) sums[u].load(a.inputs[0] + i * sizeof(E) +
-                                                                                u * bytes);
-  for (std::size_t r = 1; r < a.inputs.size(); ++r) {
-    const std::byte* const input = a.inputs[r] + i * sizeof(E);
-    _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) {
-      Block<E> next;
-      next.load(input + u * bytes);
-      combine<op>(sums[u], next);
-    }
-  }
+  add_tree<op>(
+      a.inputs.size(), sums, [&](std::size_t r, std::size_t u, Block<E> & block) __attribute__((always_inline)) {
+        block.load(a.inputs[r] + i * sizeof(E) + u * bytes);
+      });
   for (std::byte* output : a.outputs) {
     _Pragma("GCC unroll 8") for (std::size_t u = 0; u < unroll; ++u) sums[u].store(output + i * sizeof(E) + u * bytes);
   }
@@ -157,15 +183,13 @@ template <class E, Reduction op>
 [[gnu::always_inline]] inline void reduce_some(const Arguments& a, std::size_t i, std::size_t count) {
   const std::size_t bytes = count * sizeof(E);
   std::byte padded[Block<E>::size * sizeof(E)] = {};
-  Block<E> sum, next;
-  std::memcpy(padded, a.inputs[0] + i * sizeof(E), bytes);
-  sum.load(padded);
-  for (std::size_t r = 1; r < a.inputs.size(); ++r) {
-    std::memcpy(padded, a.inputs[r] + i * sizeof(E), bytes);
-    next.load(padded);
-    combine<op>(sum, next);
-  }
-  sum.store(padded);
+  Block<E> sum[1];
+  add_tree<op>(
+      a.inputs.size(), sum, [&](std::size_t r, std::size_t, Block<E> & block) __attribute__((always_inline)) {
+        std::memcpy(padded, a.inputs[r] + i * sizeof(E), bytes);
+        block.load(padded);
+      });
+  sum[0].store(padded);
   for (std::byte* output : a.outputs) std::memcpy(output + i * sizeof(E), padded, bytes);
 }
 
@@ -228,8 +252,9 @@ TROIKA_REDUCE_INSTANCES(extern template)
 
 }  // namespace reduce_detail
 
-// outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end), added in this order, for every k. An output
-// may be one of the inputs. `level`: for tests; all levels give the same bits (except for the payload of a NaN).
+// outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end) and every k, added as a binary tree: a sum is
+// that of the first inputs, as many as the largest power of two below their number, plus that of the others. So sums of
+// halves, of quarters and so on of the inputs give the same bits when they are reduced again. An output may be an input. `level`: for tests; all levels give the same bits (except for the payload of a NaN).
 inline void reduce(DType dtype, Reduction op, std::span<const std::byte* const> inputs,
                    std::span<std::byte* const> outputs, std::size_t begin, std::size_t end,
                    [[maybe_unused]] CpuLevel level = cpu_level()) {

@@ -31,7 +31,7 @@ class DataSync {
   int world_size() const { return communication_->world_size(); }
 
   // x under another placement; the value of the whole tensor stays. For To = Shard<d>, `target` says who gets what of
-  // dimension d; without one the split is even. Sums add in rank order.
+  // dimension d; without one the split is even. Sums add as a binary tree over the ranks (reduce.hpp).
   template <Placement To, Element T, Placement From, Device D, class S>
   DTensor<T, To, D> redistribute(DTensor<T, From, D> x, S& stream, const Partition* target = nullptr) {
     if constexpr (is_shard<To>) {
