@@ -236,6 +236,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"f32", "bf16", "f16", "q8"}));
   app.add_option("--temperature", arguments.generate.sampling.temperature, "0: always the most likely token")->capture_default_str();
   app.add_option("--top-k", arguments.generate.sampling.top_k, "draw from the k most likely; 0: all")->capture_default_str();
+  app.add_option("--min-p", arguments.generate.sampling.min_p, "draw from those with this part of the most likely one's probability")->capture_default_str();
+  app.add_option("--repeat-penalty", arguments.generate.sampling.repeat_penalty, "divides the logits of the last 64 tokens of the text; 1: none")->capture_default_str();
   app.add_option("--top-p", arguments.generate.sampling.top_p, "draw from the most likely that make up this probability")->capture_default_str();
   app.add_option("--seed", arguments.generate.sampling.seed, "of the draw")->capture_default_str();
   auto* const lookup = app.add_option("--speculate", arguments.speculate, "guess tokens ahead; lookup: from what the text repeats")

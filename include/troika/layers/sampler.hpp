@@ -37,7 +37,20 @@ class Sampler {
  public:
   static constexpr int most_candidates = 1024;  // top_k may not ask for more
 
-  Sampler(Communication& communication, SamplingOptions options) : communication_(&communication), options_(options) {
+  explicit Sampler(Communication& communication, const SamplingOptions& options = {}) : communication_(&communication) {
+    set(options);
+  }
+
+  // Draws by these options from now on. Error{invalid_argument} names what is out of range.
+  void set(const SamplingOptions& options) {
+    check(options);
+    options_ = options;
+    const int wanted = options.temperature == 0 ? 1 : options.top_k > 0 ? options.top_k : 1;
+    mine_.resize(static_cast<std::size_t>(wanted));
+    all_.resize(mine_.size() * static_cast<std::size_t>(communication_->world_size()));
+  }
+
+  static void check(const SamplingOptions& options) {
     expects(options.temperature >= 0 && std::isfinite(options.temperature),
             [&] { return "a temperature is finite and at least 0, not " + std::to_string(options.temperature); });
     expects(options.top_k >= 0 && options.top_k <= most_candidates, [&] {
@@ -45,9 +58,34 @@ class Sampler {
     });
     expects(options.top_p > 0 && options.top_p <= 1,
             [&] { return "top_p is above 0 and at most 1, not " + std::to_string(options.top_p); });
-    const int wanted = options.temperature == 0 ? 1 : options.top_k > 0 ? options.top_k : 1;
-    mine_.resize(static_cast<std::size_t>(wanted));
-    all_.resize(mine_.size() * static_cast<std::size_t>(communication.world_size()));
+    expects(options.min_p >= 0 && options.min_p <= 1,
+            [&] { return "min_p is from 0 to 1, not " + std::to_string(options.min_p); });
+    expects(options.repeat_last_n >= -1, [&] {
+      return "repeat_last_n is -1 (all), 0 (none) or more, not " + std::to_string(options.repeat_last_n);
+    });
+    expects(options.repeat_penalty > 0 && std::isfinite(options.repeat_penalty) && std::isfinite(options.presence_penalty) &&
+                std::isfinite(options.frequency_penalty),
+            "penalties are finite, and repeat_penalty is above 0");
+  }
+
+  // Applies the penalties to one row of logits, in place, for the tokens of the text so far; before drawing from it.
+  template <Device D>
+  void penalise(DTensor<float, Shard<1>, D>& logits, std::span<const std::int32_t> seen, std::int64_t row = 0) {
+    if (options_.repeat_penalty == 1 && options_.presence_penalty == 0 && options_.frequency_penalty == 0) return;
+    if (options_.repeat_last_n >= 0) seen = seen.last(std::min(seen.size(), static_cast<std::size_t>(options_.repeat_last_n)));
+    const auto range = logits.partition()[communication_->rank()];
+    const auto shard = logits.local().rows(row, row + 1).span();
+    recent_.assign(seen.begin(), seen.end());
+    std::ranges::sort(recent_);
+    for (auto i = recent_.begin(); i != recent_.end();) {
+      const auto last = std::find_if(i, recent_.end(), [&](std::int32_t id) { return id != *i; });
+      if (*i >= range.begin && *i < range.end) {
+        float& logit = shard[static_cast<std::size_t>(*i - range.begin)];
+        logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+        logit -= options_.presence_penalty + options_.frequency_penalty * static_cast<float>(last - i);
+      }
+      i = last;
+    }
   }
 
   // Draws from one row of logits (tokens, vocabulary); step: how many tokens were drawn before. Logits that are not numbers
@@ -61,7 +99,12 @@ class Sampler {
     const std::int64_t first = logits.partition()[communication_->rank()].begin;
     if (options_.temperature == 0) return merged(shard, first, stream).front().id;
     if (options_.top_k > 0) return draw(merged(shard, first, stream), step);
-    const float floor = options_.top_p < 1 ? nucleus_floor(shard, stream) : -INFINITY;
+    float floor = -INFINITY;
+    if (options_.top_p < 1 || options_.min_p > 0) {
+      const float largest = largest_of(shard);
+      if (options_.top_p < 1) floor = nucleus_floor(shard, largest);
+      floor = std::max(floor, least_likely(largest));
+    }
     // Gumbel-max: the argmax of logit / T + noise has the softmax distribution, whoever computes it; each rank sends one.
     Candidate best = none;
     for (std::size_t i = 0; i < shard.size(); ++i) {
@@ -108,7 +151,7 @@ class Sampler {
     Candidate best = none;
     double before = 0;
     for (const auto& c : candidates) {
-      if (before >= options_.top_p * total && best.id >= 0) break;
+      if ((before >= options_.top_p * total || c.logit < least_likely(candidates[0].logit)) && best.id >= 0) break;
       before += weight(c.logit, candidates[0].logit);
       const Candidate scored{c.logit / options_.temperature + gumbel(step, c.id), c.id};
       if (ahead(scored, best)) best = scored;
@@ -118,11 +161,7 @@ class Sampler {
 
   // The largest threshold t such that the tokens with logit >= t hold top_p of the probability, by bisection over the
   // order of floats: 32 rounds, each a scan of the shard and one small all_reduce.
-  template <class S>
-  float nucleus_floor(std::span<const float> shard, S&) {
-    float largest = -INFINITY;
-    for (const float logit : shard) largest = std::max(largest, logit);
-    communication_->all_reduce(std::span(&largest, 1), Reduction::max);
+  float nucleus_floor(std::span<const float> shard, float largest) {
     const auto mass_from = [&](float floor) {
       double sum = 0;
       for (const float logit : shard) if (logit >= floor) sum += weight(logit, largest);
@@ -138,6 +177,18 @@ class Sampler {
       else high = middle - 1;
     }
     return unordered(low);
+  }
+
+  // Of all ranks.
+  float largest_of(std::span<const float> shard) {
+    float largest = -INFINITY;
+    for (const float logit : shard) largest = std::max(largest, logit);
+    communication_->all_reduce(std::span(&largest, 1), Reduction::max);
+    return largest;
+  }
+  // The smallest logit that min_p lets pass.
+  float least_likely(float largest) const {
+    return options_.min_p > 0 ? largest + options_.temperature * std::log(options_.min_p) : -INFINITY;
   }
 
   double weight(float logit, float largest) const { return std::exp((double{logit} - largest) / options_.temperature); }
@@ -167,6 +218,7 @@ class Sampler {
   Communication* communication_;
   SamplingOptions options_;
   std::vector<Candidate> mine_, all_;  // kept so that drawing allocates nothing
+  std::vector<std::int32_t> recent_;
 };
 
 }  // namespace troika

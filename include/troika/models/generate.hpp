@@ -70,7 +70,8 @@ Generated speculate(Pipeline& pipeline, const Decoder<D>& model, KvCache<D>& cac
   Generated result;
   const auto ends_text = [&](std::int32_t id) { return std::ranges::find(ends, id) != ends.end(); };
   const auto useless = [&](std::int32_t id) { return id < 0 || id >= model.config().vocab_size || ends_text(id); };
-  const auto draw = [&](const auto& logits, std::int64_t row) {
+  const auto draw = [&](auto&& logits, std::int64_t row) {
+    sampler.penalise(logits, seen, row);
     const auto token = sampler(logits, seen.size() - prompt.size(), pipeline.stream(), row);
     if (ends_text(token)) return false;
     seen.push_back(token);
@@ -83,7 +84,7 @@ Generated speculate(Pipeline& pipeline, const Decoder<D>& model, KvCache<D>& cac
     batch.assign(1, seen.back());
     batch.insert(batch.end(), guesses.begin(), std::ranges::find_if(guesses, useless));
     const auto before = cache.length(), rows = static_cast<std::int64_t>(batch.size());
-    const auto logits = model.forward(pipeline, batch, cache, rows);
+    auto logits = model.forward(pipeline, batch, cache, rows);
     result.steps += 1;
     result.proposed += rows - 1;
     std::int64_t row = 0;

@@ -3,13 +3,18 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <troika/device/host/device.hpp>
+#include <troika/device/kv_rows.hpp>
 #include <troika/layers/sampler.hpp>
+#include <troika/observe/log.hpp>
+#include <troika/observe/trace.hpp>
 
 namespace troika::serving {
 
@@ -72,6 +77,19 @@ struct EngineLoad {
   std::uint64_t steps = 0, preemptions = 0, recoveries = 0;        // since the start
 };
 
+struct EngineOptions {
+  std::int64_t context = 0;      // tokens of a text; 0: what the model was made for, at most 4096
+  std::int64_t kv_tokens = 0;    // that the memory for keys and values holds, of all requests; 0: of 4 contexts
+  KvType kv_type = KvType::f16;
+  std::int64_t step_tokens = 512, mixed_tokens = 128, most_running = 64;  // as PlannerOptions says
+  std::int64_t most_waiting = 512;
+  std::function<void(std::uint64_t bytes)> progress{};  // bytes read since its last call; any rank, any thread
+  Log log{};
+  Trace* trace = nullptr;  // outlives the engine
+  // Called on every rank before each step, for tests: what it throws is a failure of that device.
+  std::function<void(int device, std::uint64_t step)> before_step{};
+};
+
 // Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. All members may
 // be called from any thread.
 class Engine {
@@ -84,5 +102,9 @@ class Engine {
   virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have
   virtual EngineLoad load() const = 0;
 };
+
+// A ModelEngine on groups of cores, compiled once; returns when the model is loaded, or throws what loading throws.
+std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model,
+                                    EngineOptions options = {});
 
 }  // namespace troika::serving
