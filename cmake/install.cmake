@@ -65,14 +65,27 @@ else()
   file(REMOVE ${config_out}/troika-models-targets.cmake)  # of an earlier configuration
 endif()
 
+if(TROIKA_HAS_SERVING)
+  install(TARGETS troika_serving EXPORT troika-serving-targets
+    FILE_SET HEADERS COMPONENT serving
+    ARCHIVE COMPONENT serving
+    LIBRARY COMPONENT serving)
+  install(EXPORT troika-serving-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT serving)
+  export(EXPORT troika-serving-targets NAMESPACE troika:: FILE ${config_out}/troika-serving-targets.cmake)
+  configure_file(cmake/troika-serving.pc.in ${config_out}/troika-serving.pc @ONLY)
+  install(FILES ${config_out}/troika-serving.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT serving)
+else()
+  file(REMOVE ${config_out}/troika-serving-targets.cmake)  # of an earlier configuration
+endif()
+
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT core)
 
 if(NOT PROJECT_IS_TOP_LEVEL)
   return()
 endif()
 
-# `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers), libtroika-kernels-dev and
-# libtroika-models-dev.
+# `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers), libtroika-kernels-dev, libtroika-models-dev and
+# libtroika-serving-dev.
 set(CPACK_PACKAGE_NAME troika)
 set(CPACK_PACKAGE_VENDOR "The troika authors")
 set(CPACK_PACKAGE_CONTACT "The troika authors")
@@ -84,6 +97,9 @@ set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_COMPONENTS_ALL core kernels)
 if(TROIKA_HAS_MODELS)
   list(APPEND CPACK_COMPONENTS_ALL models)
+endif()
+if(TROIKA_HAS_SERVING)
+  list(APPEND CPACK_COMPONENTS_ALL serving)
 endif()
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
@@ -98,4 +114,7 @@ set(CPACK_DEBIAN_MODELS_PACKAGE_NAME libtroika-models-dev)
 set(CPACK_DEBIAN_MODELS_PACKAGE_DEPENDS
   "libtroika-dev (= ${PROJECT_VERSION}), libpcre2-dev, libutf8proc-dev, pkg-config | pkgconf")
 set(CPACK_COMPONENT_MODELS_DESCRIPTION "Tensor-parallel transformers for C++ programs: models, their files and tokenizers")
+set(CPACK_DEBIAN_SERVING_PACKAGE_NAME libtroika-serving-dev)
+set(CPACK_DEBIAN_SERVING_PACKAGE_DEPENDS "libtroika-models-dev (= ${PROJECT_VERSION})")
+set(CPACK_COMPONENT_SERVING_DESCRIPTION "Tensor-parallel transformers for C++ programs: an engine and its HTTP server")
 include(CPack)

@@ -6,8 +6,10 @@ find_package(Threads REQUIRED)
 
 file(GLOB_RECURSE troika_headers CONFIGURE_DEPENDS include/troika/*.hpp)
 set(troika_models_headers ${troika_headers})
-list(FILTER troika_headers EXCLUDE REGEX "/include/troika/models/")
+set(troika_serving_headers ${troika_headers})
+list(FILTER troika_headers EXCLUDE REGEX "/include/troika/(models|serving)/")
 list(FILTER troika_models_headers INCLUDE REGEX "/include/troika/models/")
+list(FILTER troika_serving_headers INCLUDE REGEX "/include/troika/serving/")
 
 add_library(troika INTERFACE)
 add_library(troika::troika ALIAS troika)
