@@ -143,7 +143,7 @@ TEST_CASE("every request gets the answer that it gets alone, however the steps a
       clients.emplace_back(random_request(random, context));
       machine.planner.add(clients.back().sequence);
       for (auto steps = random() % 4; steps > 0; --steps) machine.step();
-      if (random() % 40 == 0) machine.planner.restart("lost", false, Clock::now());  // between steps: nobody is to blame
+      if (random() % 40 == 0) machine.planner.restart("lost", false, "what is left", Clock::now());  // between steps: nobody is to blame
     }
     machine.run();
     for (const auto& client : clients) {
@@ -241,23 +241,24 @@ TEST_CASE("a request that was part of two failed steps ends; one that is to blam
   machine.planner.add(twice.sequence);
   machine.step();
   (void)machine.planner.plan(Clock::now());
-  machine.planner.restart("a device was lost", false, Clock::now());
+  machine.planner.restart("a device was lost", false, "what is left", Clock::now());
   CHECK(twice.got->ends.empty());
   Client once(GenerationRequest{.prompt = Tokens(20, 2), .max_tokens = 30});
   machine.planner.add(once.sequence);
   (void)machine.planner.plan(Clock::now());
-  machine.planner.restart("a device was lost", false, Clock::now());
+  machine.planner.restart("a device was lost", false, "what is left", Clock::now());
   REQUIRE(twice.got->ends.size() == 1);
   CHECK(twice.got->ends[0].finish == Finish::failed);
   CHECK(twice.got->ends[0].error == "a device was lost");
   machine.run();
   CHECK(once.got->ends.at(0).finish == Finish::length);
+  CHECK(once.got->ends.at(0).devices == "what is left");
   CHECK(once.got->tokens == alone(once.sequence->request, 4096));
 
   Client blamed(GenerationRequest{.prompt = Tokens(20, 3), .max_tokens = 30});
   machine.planner.add(blamed.sequence);
   (void)machine.planner.plan(Clock::now());
-  machine.planner.restart("not a number", true, Clock::now());
+  machine.planner.restart("not a number", true, "what is left", Clock::now());
   CHECK(blamed.got->ends.at(0).error == "not a number");
 }
 

@@ -22,6 +22,7 @@ using Clock = std::chrono::steady_clock;
 
 struct GenerationRequest {
   std::vector<std::int32_t> prompt;           // 1 token or more, fewer than the context holds
+  std::vector<std::int32_t> drawn{};          // of the answer, elsewhere and before: it goes on after them
   std::int64_t max_tokens = 0;                // 0: as many as the context takes
   SamplingOptions sampling{};
   std::vector<std::int32_t> ends{};           // tokens that end the text
@@ -48,7 +49,8 @@ struct GenerationEnd {
   std::string error{};
   std::int64_t prompt_tokens = 0;
   std::int64_t reused_tokens = 0;  // of the prompt, whose keys and values were there already
-  std::int64_t tokens = 0;         // drawn, without the one that ended the text
+  std::int64_t tokens = 0;         // of the answer, without the one that ended the text
+  std::string devices{};           // that worked on it at its end
   std::chrono::nanoseconds waited{}, prompt_time{}, token_time{};  // before it began; to the first token; from there on
 };
 

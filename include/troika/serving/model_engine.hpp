@@ -70,15 +70,21 @@ class ModelEngine final : public Engine {
 
   std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) override {
     const auto tokens = static_cast<std::int64_t>(request.prompt.size());
-    expects(tokens >= 1 && tokens < context_, [&] {
-      return "a prompt of " + std::to_string(tokens) + " tokens; valid here is 1 to " + std::to_string(context_ - 1);
+    const auto drawn = static_cast<std::int64_t>(request.drawn.size());
+    expects(tokens >= 1 && tokens + drawn < context_, [&] {
+      return "a prompt of " + std::to_string(tokens) + " tokens" + (drawn > 0 ? " and an answer of " + std::to_string(drawn) : "") +
+             "; valid here is 1 to " + std::to_string(context_ - 1 - drawn);
     });
-    for (const auto id : request.prompt) {
-      expects(id >= 0 && id < config_.vocab_size, [&] {
-        return "token " + std::to_string(id) + " is none of the model's, which are 0 to " + std::to_string(config_.vocab_size - 1);
-      });
+    for (const auto* ids : {&request.prompt, &request.drawn}) {
+      for (const auto id : *ids) {
+        expects(id >= 0 && id < config_.vocab_size, [&] {
+          return "token " + std::to_string(id) + " is none of the model's, which are 0 to " + std::to_string(config_.vocab_size - 1);
+        });
+      }
     }
-    expects(request.max_tokens >= 0, [&] { return "max_tokens is at least 0, not " + std::to_string(request.max_tokens); });
+    expects(request.max_tokens == 0 || request.max_tokens > drawn, [&] {
+      return "max_tokens is 0 (all that fit) or above the " + std::to_string(drawn) + " that are drawn, not " + std::to_string(request.max_tokens);
+    });
     AnySampler::check(request.sampling);
     auto sequence = std::make_shared<Sequence>(std::move(request), std::move(events));
     {
@@ -119,7 +125,13 @@ class ModelEngine final : public Engine {
             .context = context_,
             .step_tokens = options_.step_tokens,
             .mixed_tokens = options_.mixed_tokens,
-            .most_running = options_.most_running};
+            .most_running = options_.most_running,
+            .devices = names()};
+  }
+  std::string names() const {
+    std::string text;
+    for (const auto& device : devices_) text += (text.empty() ? "" : "+") + device.name();
+    return text;
   }
 
   void serve() {
@@ -273,12 +285,17 @@ class ModelEngine final : public Engine {
       if (!loaded || stopping_) return false;
     }
     const auto lost = lost_ >= 0 ? lost_.load() : suspect_.load();  // a rank that came too late need not know it
-    planner_.restart(reason, to_blame_, Clock::now());
+    const bool lose = !to_blame_ && lost >= 0;
+    std::string name;
+    if (lose) {
+      name = devices_[static_cast<std::size_t>(lost)].name();
+      std::lock_guard lock(mutex_);
+      devices_.erase(devices_.begin() + lost);
+    }
+    planner_.restart(reason, to_blame_, names(), Clock::now());
     step_ = {};
     step_is_idle_ = false;
-    if (!to_blame_ && lost >= 0) {
-      const auto name = devices_[static_cast<std::size_t>(lost)].name();
-      devices_.erase(devices_.begin() + lost);
+    if (lose) {
       options_.log.write(LogLevel::error, name + " failed and is left out; " + std::to_string(devices_.size()) + " devices are left: " + reason);
     } else {
       options_.log.write(LogLevel::error, "a step failed and is given up: " + reason);

@@ -26,12 +26,15 @@ struct PlannerOptions {
   std::int64_t step_tokens = 512;   // tokens of one step at most, while prompts are read and nothing else runs
   std::int64_t mixed_tokens = 128;  // the same while answers are under way, who wait for their next token meanwhile
   std::int64_t most_running = 64;   // requests that share steps
+  std::string devices{};            // what takes the steps, for GenerationEnd
 };
 
 // A request on its way through the engine. Only the planner changes it, between steps; `cancelled` may be set by anybody.
 struct Sequence final : Generation {
   Sequence(GenerationRequest r, GenerationEvents e)
-      : request(std::move(r)), events(std::move(e)), tokens(request.prompt), arrived(Clock::now()) {}
+      : request(std::move(r)), events(std::move(e)), tokens(request.prompt), arrived(Clock::now()) {
+    tokens.insert(tokens.end(), request.drawn.begin(), request.drawn.end());
+  }
   void cancel() noexcept override { cancelled.store(true, std::memory_order_relaxed); }
 
   std::int64_t drawn() const { return static_cast<std::int64_t>(tokens.size() - request.prompt.size()); }
@@ -128,14 +131,15 @@ class StepPlanner {
   }
 
   // The step failed, and the memory was lost: nothing is in the pages. What ran is read again, before what waits; what was
-  // part of `most_failures` failed steps, or of one if it is `to_blame`, ends with the error instead.
-  void restart(const std::string& error, bool to_blame, Clock::time_point now) {
+  // part of `most_failures` failed steps, or of one if it is `to_blame`, ends with the error instead. `devices` go on.
+  void restart(const std::string& error, bool to_blame, const std::string& devices, Clock::time_point now) {
     for (const auto& [sequence, count, draws] : step_) {
       if (++sequence->failures >= most_failures || to_blame) stop_running(sequence, Finish::failed, now, error);
     }
     step_.clear();
     while (!running_.empty()) send_back();
     pool_ = PagePool(options_.pages);
+    options_.devices = devices;
   }
   // Ends everything.
   void end_all(Finish finish, const std::string& error, Clock::time_point now) {
@@ -268,13 +272,13 @@ class StepPlanner {
     });
   }
 
-  static void end(const Sequence& s, Finish finish, const std::string& error, Clock::time_point now) {
+  void end(const Sequence& s, Finish finish, const std::string& error, Clock::time_point now) const {
     const auto began = s.began == Clock::time_point{} ? now : s.began;
     const auto answered = s.answered == Clock::time_point{} ? now : s.answered;
     try {
       if (s.events.on_end) {
         s.events.on_end({.finish = finish, .error = error, .prompt_tokens = static_cast<std::int64_t>(s.request.prompt.size()),
-                         .reused_tokens = s.reused, .tokens = s.drawn(), .waited = began - s.arrived,
+                         .reused_tokens = s.reused, .tokens = s.drawn(), .devices = options_.devices, .waited = began - s.arrived,
                          .prompt_time = answered - began, .token_time = now - answered});
       }
     } catch (const std::exception&) {  // nobody is left to tell
