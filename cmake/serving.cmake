@@ -1,4 +1,5 @@
-# troika::serving: the HTTP server, the API and what it serves. Boost.Beast and the JSON library stay inside of it.
+# troika::serving: the engine, the HTTP server, the API and metrics. Boost.Beast, the JSON library and prometheus-cpp stay
+# inside of it.
 
 if(NOT TROIKA_BUILD_SERVING MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "TROIKA_BUILD_SERVING is AUTO, ON or OFF, not \"${TROIKA_BUILD_SERVING}\"")
@@ -25,6 +26,12 @@ endif()
 if(boost_version LESS 107400)
   list(APPEND missing "libboost-dev (1.74 or later)")
 endif()
+if(PkgConfig_FOUND)
+  pkg_check_modules(PROMETHEUS QUIET IMPORTED_TARGET prometheus-cpp-core)
+endif()
+if(NOT PROMETHEUS_FOUND)
+  list(APPEND missing prometheus-cpp-dev)
+endif()
 
 if(missing)
   list(JOIN missing ", " missing)
@@ -49,5 +56,5 @@ target_include_directories(troika_serving PRIVATE ${PROJECT_SOURCE_DIR}/src)
 target_include_directories(troika_serving SYSTEM PRIVATE ${TROIKA_BOOST_INCLUDE})
 target_link_libraries(troika_serving
   PUBLIC troika::models
-  PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json>)
+  PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PROMETHEUS)
 troika_warnings(troika_serving)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +13,7 @@
 #include <support/loaded_model.hpp>
 
 #include "answers.hpp"
+#include "held_engine.hpp"
 
 #include <troika/scheduling/dynamic_allocation.hpp>
 #include <troika/scheduling/random_allocation.hpp>
@@ -24,44 +24,13 @@
 
 using Catch::Matchers::Contains;
 using troika::serving::Engine;
-using troika::serving::EngineLoad;
 using troika::serving::EngineOptions;
 using troika::serving::Finish;
-using troika::serving::Generation;
 using troika::serving::GenerationEnd;
 using troika::serving::GenerationEvents;
-using troika::serving::GenerationRequest;
 using troika::serving::Replicas;
 
 namespace {
-
-// An engine whose requests go on when the test says so.
-struct Held final : Engine {
-  struct Ticket final : Generation {
-    GenerationRequest request;
-    GenerationEvents events;
-    std::atomic<bool> cancelled{false};
-    void cancel() noexcept override { cancelled = true; }
-    void end(Finish finish, std::chrono::nanoseconds time = {}, const std::string& error = {}) const {
-      events.on_end({.finish = finish, .error = error, .prompt_tokens = static_cast<std::int64_t>(request.prompt.size()),
-                     .tokens = request.max_tokens, .token_time = time});
-    }
-  };
-  std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) override {
-    if (full) throw troika::Error(troika::Fault::out_of_memory, "full");
-    if (request.prompt.empty()) throw troika::Error(troika::Fault::invalid_argument, "empty");
-    tickets.push_back(std::make_shared<Ticket>());
-    tickets.back()->request = std::move(request);
-    tickets.back()->events = std::move(events);
-    return tickets.back();
-  }
-  std::int64_t context() const override { return length; }
-  EngineLoad load() const override { return {.ready = ready, .devices = 1, .running = static_cast<std::int64_t>(tickets.size()), .tokens = 5}; }
-
-  std::vector<std::shared_ptr<Ticket>> tickets;
-  std::int64_t length = 100;
-  bool ready = true, full = false;
-};
 
 template <class A>
 struct Groups {

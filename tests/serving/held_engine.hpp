@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <troika/core/error.hpp>
+#include <troika/serving/engine.hpp>
+
+// An engine whose requests go on when the test says so.
+struct Held final : troika::serving::Engine {
+  struct Ticket final : troika::serving::Generation {
+    troika::serving::GenerationRequest request;
+    troika::serving::GenerationEvents events;
+    std::atomic<bool> cancelled{false};
+    void cancel() noexcept override { cancelled = true; }
+    void end(troika::serving::Finish finish, std::chrono::nanoseconds time = {}, const std::string& error = {}) const {
+      events.on_end({.finish = finish, .error = error, .prompt_tokens = static_cast<std::int64_t>(request.prompt.size()),
+                     .tokens = request.max_tokens, .token_time = time});
+    }
+  };
+  std::shared_ptr<troika::serving::Generation> start(troika::serving::GenerationRequest request, troika::serving::GenerationEvents events) override {
+    if (full) throw troika::Error(troika::Fault::out_of_memory, "full");
+    if (request.prompt.empty()) throw troika::Error(troika::Fault::invalid_argument, "empty");
+    tickets.push_back(std::make_shared<Ticket>());
+    tickets.back()->request = std::move(request);
+    tickets.back()->events = std::move(events);
+    return tickets.back();
+  }
+  std::int64_t context() const override { return length; }
+  troika::serving::EngineLoad load() const override { return {.ready = ready, .devices = 1, .running = static_cast<std::int64_t>(tickets.size()), .tokens = 5}; }
+
+  std::vector<std::shared_ptr<Ticket>> tickets;
+  std::int64_t length = 100;
+  bool ready = true, full = false;
+};
