@@ -39,6 +39,7 @@ struct Arguments {
   std::int64_t tokens = 32;
   int repeats = 3;
   std::string json;
+  bool invariant = false;
 };
 
 // What one forward pass reads and computes, of whole matrices; attention's own products are not counted.
@@ -73,7 +74,8 @@ struct Row {
   std::int64_t tokens = 0;  // of one measurement
   double seconds = 0, reduce_share = 0;
   double of_limit = 0;
-  bool by_reads = false;  // which of the two limits this is
+  double invariant_seconds = 0;  // the same on invariant devices, if that was asked for
+  bool by_reads = false;         // which of the two limits this is
 
   double rate() const { return static_cast<double>(tokens) / seconds; }
 };
@@ -105,6 +107,73 @@ std::vector<Task> tasks_of(const models::ModelConfig& config, const Arguments& a
   return tasks;
 }
 
+struct Shape {
+  std::int64_t context, pages;
+};
+
+// A model on devices of its own, which stays loaded from measurement to measurement.
+class Measured {
+ public:
+  Measured(const models::ModelConfig& config, const models::Weights& weights, std::vector<std::vector<int>> groups,
+           Shape shape, bool invariant, const models::LoadProgress& progress)
+      : ranks_(groups.size()),
+        scheduler_(troika::host_devices(std::move(groups), {.invariant = invariant}), troika::StaticAllocation{},
+                   {.trace = &trace_}) {
+    on_ranks([&](auto& rank, auto& pipeline) {
+      rank.decoder.emplace(pipeline, config, weights, models::DecoderOptions{.context = shape.context}, progress);
+      rank.memory.emplace(rank.decoder->make_memory(pipeline.device(), shape.pages));
+    });
+  }
+
+  // Seconds, and the share of them in reductions; `warm`: one pass that fills the caches and the pool.
+  std::pair<double, double> run(const Task& task, std::span<const std::int32_t> pages, std::int64_t each, bool warm) {
+    std::pair<double, double> result;
+    on_ranks([&](auto& rank, auto& pipeline) {
+      std::vector<std::int32_t> ids;
+      for (std::int64_t i = 0; i < task.tokens; ++i)
+        ids.push_back(static_cast<std::int32_t>((7919 * i + 17) % rank.decoder->config().vocab_size));
+      const auto* const track = &trace_.track(pipeline.rank(), troika::Lane::communication);
+      pipeline.communication().barrier();
+      const auto before = track->total();
+      const double begin = bench::seconds();
+      for (std::int64_t pass = 0; pass < (warm ? 1 : task.passes); ++pass) {
+        rank.batch.clear();
+        for (std::int64_t i = 0; i < task.sequences; ++i) {
+          rank.batch.add(ids, pass * task.tokens,
+                         pages.subspan(static_cast<std::size_t>(i * each), static_cast<std::size_t>(each)));
+        }
+        (void)rank.decoder->forward(pipeline, rank.batch, *rank.memory);
+      }
+      const std::chrono::duration<double> reducing = track->total() - before;
+      pipeline.communication().barrier();
+      const double took = bench::seconds() - begin;
+      if (pipeline.rank() == 0) result = {took, reducing.count() / took};
+    });
+    return result;
+  }
+
+ private:
+  struct Rank {
+    std::optional<models::Decoder<troika::HostDevice>> decoder;
+    std::optional<troika::KvMemory<troika::HostDevice>> memory;
+    models::Batch batch;
+  };
+
+  template <class F>
+  void on_ranks(F&& f) {
+    scheduler_.run_on_every_device([&](auto& rank) {
+      troika::Communication communication{rank, troika::Threads{}};
+      troika::DataSync sync{communication};
+      troika::Pipeline pipeline{scheduler_, sync, communication};
+      f(ranks_[static_cast<std::size_t>(rank.rank())], pipeline);
+    });
+  }
+
+  std::vector<Rank> ranks_;
+  troika::Trace trace_;
+  troika::TaskScheduler<troika::StaticAllocation> scheduler_;
+};
+
 std::vector<Row> measure(const std::string& path, const World& world, const Arguments& arguments) {
   const auto config = models::ModelConfig::load(path);
   const auto weights = models::Weights::open(path);
@@ -121,7 +190,9 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
 
   const auto tasks = tasks_of(config, arguments);
   std::int64_t context = 1, pages = 1;  // each sequence has its own, side by side
-  const auto pages_of = [](const Task& task) { return (task.tokens * task.passes + troika::kv_page - 1) / troika::kv_page; };
+  const auto pages_of = [](const Task& task) {
+    return (task.tokens * task.passes + troika::kv_page - 1) / troika::kv_page;
+  };
   for (const auto& task : tasks) {
     context = std::max(context, task.tokens * task.passes);
     pages = std::max(pages, task.sequences * pages_of(task));
@@ -129,60 +200,39 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
   std::vector<std::int32_t> page_ids(static_cast<std::size_t>(pages));
   std::iota(page_ids.begin(), page_ids.end(), 0);
 
-  troika::Trace trace;
-  troika::TaskScheduler scheduler{troika::host_devices(groups), troika::StaticAllocation{}, {.trace = &trace}};
   ProgressBar bar(std::filesystem::path(path).filename().string() + " on " + world.name(),
-                  weights.total_bytes() + tasks.size() * static_cast<std::uint64_t>(arguments.repeats));
-  return scheduler.run_on_every_device([&](auto& rank) {
-    troika::Communication communication{rank, troika::Threads{}};
-    troika::DataSync sync{communication};
-    troika::Pipeline pipeline{scheduler, sync, communication};
-    const models::Decoder decoder(pipeline, config, weights, {.context = context},
-                                  [&](std::uint64_t bytes) { bar.advance(bytes); });
-    auto memory = decoder.make_memory(pipeline.device(), pages);
-    models::Batch batch;
-    const auto* const track = rank.track(troika::Lane::communication);
-    std::vector<Row> rows;
-    for (const auto& task : tasks) {
-      std::vector<std::int32_t> ids;
-      for (std::int64_t i = 0; i < task.tokens; ++i)
-        ids.push_back(static_cast<std::int32_t>((7919 * i + 17) % config.vocab_size));
-      const auto fill = [&](std::int64_t pass) {
-        batch.clear();
-        const auto each = static_cast<std::size_t>(pages_of(task));
-        for (std::int64_t i = 0; i < task.sequences; ++i)
-          batch.add(ids, pass * task.tokens, std::span(page_ids).subspan(static_cast<std::size_t>(i) * each, each));
-      };
-      std::vector<double> times, shares;
-      for (int repeat = -1; repeat < arguments.repeats; ++repeat) {
-        communication.barrier();
-        const auto before = track->total();
-        const double begin = bench::seconds();
-        for (std::int64_t pass = 0; pass < task.passes; ++pass) {
-          fill(pass);
-          (void)decoder.forward(pipeline, batch, memory);
-          if (repeat < 0) break;  // one pass warms the caches and the pool
-        }
-        const std::chrono::duration<double> reducing = track->total() - before;
-        communication.barrier();
-        const double took = bench::seconds() - begin;
-        if (repeat < 0) continue;
-        times.push_back(took);
-        shares.push_back(reducing.count() / took);
-        if (rank.rank() == 0) bar.advance(1);
-      }
-      Row row{path, task.name, world, task.all(), median(times), median(shares)};
-      const auto passes = static_cast<double>(task.passes);
-      const double reads = passes * work.bytes / bandwidth;
-      const double products = (static_cast<double>(row.tokens) * work.block_operations +
-                               passes * static_cast<double>(task.sequences) * work.head_operations) /
-                              operations;
-      row.by_reads = reads > products;
-      row.of_limit = std::max(reads, products) / row.seconds;
-      rows.push_back(row);
+                  (weights.total_bytes() + tasks.size() * static_cast<std::uint64_t>(arguments.repeats)) *
+                      (arguments.invariant ? 2 : 1));
+  const auto progress = [&](std::uint64_t done) { bar.advance(done); };
+  const Shape shape{context, pages};
+  Measured measured(config, weights, groups, shape, false, progress);
+  std::optional<Measured> invariant;
+  if (arguments.invariant) invariant.emplace(config, weights, groups, shape, true, progress);
+
+  std::vector<Row> rows;
+  for (const auto& task : tasks) {
+    std::vector<double> times, shares, invariant_times;
+    for (int repeat = -1; repeat < arguments.repeats; ++repeat) {
+      const auto [took, share] = measured.run(task, page_ids, pages_of(task), repeat < 0);
+      const double other = invariant ? invariant->run(task, page_ids, pages_of(task), repeat < 0).first : 0;
+      if (repeat < 0) continue;
+      times.push_back(took);
+      shares.push_back(share);
+      invariant_times.push_back(other);
+      bar.advance(invariant ? 2 : 1);
     }
-    return rows;
-  })[0];
+    Row row{path, task.name, world, task.all(), median(times), median(shares)};
+    row.invariant_seconds = median(invariant_times);
+    const auto passes = static_cast<double>(task.passes);
+    const double reads = passes * work.bytes / bandwidth;
+    const double products = (static_cast<double>(row.tokens) * work.block_operations +
+                             passes * static_cast<double>(task.sequences) * work.head_operations) /
+                            operations;
+    row.by_reads = reads > products;
+    row.of_limit = std::max(reads, products) / row.seconds;
+    rows.push_back(row);
+  }
+  return rows;
 }
 
 World parse_world(const std::string& text, int cores) {
@@ -208,7 +258,8 @@ nlohmann::json json_of(const Row& row) {
           {"tokens_per_second", row.rate()},
           {"of_limit", row.of_limit},
           {"limit", row.by_reads ? "reads" : "products"},
-          {"share_in_reductions", row.reduce_share}};
+          {"share_in_reductions", row.reduce_share},
+          {"invariant_seconds", row.invariant_seconds}};
 }
 
 int run(const Arguments& arguments) {
@@ -253,16 +304,18 @@ int run(const Arguments& arguments) {
       std::printf("  left out, its context is %lld tokens: %s\n",
                   static_cast<long long>(config.max_position_embeddings), left_out.c_str());
     }
-    std::printf("  %-18s  %15s  %10s  %9s  %-16s  %13s\n", "work", "ranks x cores", "tokens/s", "ms", "of its limit",
-                "in all_reduce");
+    std::printf("  %-18s  %15s  %10s  %9s  %-16s  %13s%s\n", "work", "ranks x cores", "tokens/s", "ms", "of its limit",
+                "in all_reduce", arguments.invariant ? "  invariant" : "");
     std::vector<std::vector<Row>> results;
     for (const auto& world : worlds) results.push_back(measure(model, world, arguments));
     for (std::size_t i = 0; i < results[0].size(); ++i) {
       for (const auto& rows : results) {
         const auto& row = rows[i];
-        std::printf("  %-18s  %15s  %10.1f  %9.2f  %4.0f %% of %-8s  %11.1f %%\n", row.work.c_str(),
+        std::printf("  %-18s  %15s  %10.1f  %9.2f  %4.0f %% of %-8s  %11.1f %%", row.work.c_str(),
                     row.world.name().c_str(), row.rate(), 1e3 * row.seconds, 100 * row.of_limit,
                     row.by_reads ? "reads" : "products", 100 * row.reduce_share);
+        if (arguments.invariant) std::printf("  %+7.1f %%", 100 * (row.invariant_seconds / row.seconds - 1));
+        std::printf("\n");
         json["rows"].push_back(json_of(row));
       }
     }
@@ -299,6 +352,8 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", arguments.repeats, "the median is shown")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  app.add_flag("--invariant", arguments.invariant,
+               "measure invariant devices in turn with the others, and show the time that they take more");
   app.add_option("--json", arguments.json, "write all results to this file, too");
   CLI11_PARSE(app, argc, argv);
   try {

@@ -31,14 +31,17 @@ struct Arguments {
   std::vector<double> weights;
   models::GenerateOptions generate;
   models::DecoderOptions decoder;
+  bool invariant = false;
   bool plan = false, quick = false;
 
   bool own_model() const { return model != TROIKA_MODEL_DIR; }
   troika::StaticAllocation allocation() const {
     return weights.empty() ? troika::StaticAllocation{} : troika::StaticAllocation{weights};
   }
+  std::vector<troika::HostDevice> ranks() const { return ranks(devices); }
+  std::vector<troika::HostDevice> ranks(int count) const { return troika::host_devices(count, {.invariant = invariant}); }
   troika::Shares shares() const {
-    return {weights.empty() ? std::vector<double>(static_cast<std::size_t>(devices), 1.0) : weights};
+    return {weights.empty() ? std::vector<double>(static_cast<std::size_t>(devices), 1.0) : weights, invariant};
   }
 };
 
@@ -58,7 +61,7 @@ bool score(const OpenModel& model, const Arguments& arguments) {
     return prompts;
   };
   std::size_t current = samples.size();
-  (void)answer(model, prompts_of(samples), arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
+  (void)answer(model, prompts_of(samples), arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate,
                [&](std::size_t i, const std::string& text) {
                  if (i != current) std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[i].prompt.c_str());
                  current = i;
@@ -67,7 +70,7 @@ bool score(const OpenModel& model, const Arguments& arguments) {
                });
   std::printf("\n");
 
-  const auto result = answer(model, prompts_of(cases), arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate);
+  const auto result = answer(model, prompts_of(cases), arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate);
   std::map<std::string, std::pair<int, int>> tasks;  // right, all
   int right = 0;
   for (std::size_t i = 0; i < cases.size(); ++i) {
@@ -84,7 +87,7 @@ bool score(const OpenModel& model, const Arguments& arguments) {
   return percent > 95;
 }
 
-// True when 1 to 5 devices draw the same tokens.
+// True when 1 to 5 devices, or all numbers of invariant ones, draw the same tokens.
 bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
   heading("The same tokens, whatever the number of devices");
   std::vector<std::string> prompts;
@@ -93,8 +96,8 @@ bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
   std::printf("  %7s  %7s  %6s  %s\n", "devices", "prompts", "tokens", "compared with 1 device");
   Answers first;
   bool same = true;
-  for (int devices = 1; devices <= 5; ++devices) {
-    const auto result = answer(model, prompts, devices, troika::StaticAllocation{}, arguments.decoder, arguments.generate);
+  for (const int devices : arguments.invariant ? std::vector{1, 2, 4, 8} : std::vector{1, 2, 3, 4, 5}) {
+    const auto result = answer(model, prompts, arguments.ranks(devices), troika::StaticAllocation{}, arguments.decoder, arguments.generate);
     if (devices == 1) first = result;
     const bool equal = result.ranks_agree && result.tokens == first.tokens;
     same &= equal;
@@ -152,7 +155,7 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
     models::check_same_vocabulary(model.tokenizer, draft->tokenizer);
   }
   const Speculation speculation{arguments.speculate == "lookup", draft ? &*draft : nullptr};
-  const auto result = answer(model, {prompt}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate,
+  const auto result = answer(model, {prompt}, arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate,
                              [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace,
                              speculation);
   std::printf("\n\n%zu tokens in %.1f ms, prompt included\n", result.count(), 1e3 * result.seconds);
@@ -166,7 +169,7 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
 
 void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
   const std::string text = arguments.prompt.empty() ? "A troika is drawn by three horses." : arguments.prompt;
-  troika::TaskScheduler scheduler{troika::host_devices(arguments.devices), arguments.allocation(), {.trace = trace}};
+  troika::TaskScheduler scheduler{arguments.ranks(), arguments.allocation(), {.trace = trace}};
   ProgressBar bar("loading", model.weights.total_bytes());
   const auto vectors = scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
@@ -199,7 +202,7 @@ int run(const Arguments& arguments) {
   } else {
     right = score(model, arguments);
     right &= compare_worlds(model, arguments);
-    if (traced) (void)answer(model, {"12 + 345 ="}, arguments.devices, arguments.allocation(), arguments.decoder, arguments.generate, {}, traced);
+    if (traced) (void)answer(model, {"12 + 345 ="}, arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate, {}, traced);
     show_large_block(arguments);
     std::printf("\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER or FILE.gguf of your own;\n"
                 "cmake --build build/cpu makes the programs that show one step each (all-reduce, linear, mlp, block, ...) beside this one,\n"
@@ -243,6 +246,7 @@ int main(int argc, char** argv) {
   auto* const lookup = app.add_option("--speculate", arguments.speculate, "guess tokens ahead; lookup: from what the text repeats")
                            ->check(CLI::IsMember({"lookup"}));
   app.add_option("--draft", arguments.draft, "guess tokens ahead with this smaller model of the same vocabulary")->excludes(lookup);
+  app.add_flag("--invariant", arguments.invariant, "the same bits on 1, 2, 4 and 8 devices, whatever else is in a pass");
   app.add_flag("--sequence-parallel", arguments.decoder.sequence_parallel, "split the tokens of the prompt between the products");
   app.add_option("--trace", arguments.trace, "write a trace for ui.perfetto.dev");
   app.add_option("--picture", arguments.picture, "where the picture of the split goes")

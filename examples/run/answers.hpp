@@ -68,16 +68,17 @@ struct Speculation {
 
 using Shown = std::function<void(std::size_t prompt, const std::string& text)>;
 
-// Loads the model on `devices` ranks and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
+// Loads the model on the devices and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
 template <class Allocation>
-Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, int devices, Allocation allocation,
+Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, std::vector<troika::HostDevice> devices,
+               Allocation allocation,
                const troika::models::DecoderOptions& decoder_options, const troika::models::GenerateOptions& options,
                const Shown& shown = {}, troika::Trace* trace = nullptr, const Speculation& speculation = {}) {
   std::vector<std::vector<std::int32_t>> ids;
   for (const auto& prompt : prompts) ids.push_back(model.tokenizer.encode(prompt));
 
   using Clock = std::chrono::steady_clock;
-  troika::TaskScheduler scheduler{troika::host_devices(devices), std::move(allocation), {.trace = trace}};
+  troika::TaskScheduler scheduler{std::move(devices), std::move(allocation), {.trace = trace}};
   ProgressBar bar("loading", model.weights.total_bytes() + (speculation.draft ? speculation.draft->weights.total_bytes() : 0));
   const auto ranks = scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};

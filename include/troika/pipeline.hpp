@@ -75,6 +75,7 @@ class Pipeline {
         stream_(scheduler.device(communication.world_rank())),
         shares_{std::vector<double>(static_cast<std::size_t>(communication.world_size()), 1.0)} {
     if (Trace* trace = scheduler.trace()) track_ = &trace->track(communication.world_rank(), Lane::compute);
+    if constexpr (requires { device().options().invariant; }) shares_.invariant = device().options().invariant;
     rebalance();
   }
 
@@ -91,8 +92,11 @@ class Pipeline {
   void rebalance() {
     auto wanted = scheduler_->shares();
     if (wanted.size() != shares_.weights.size()) return;  // a sub-group of the devices splits evenly
+    wanted.push_back(shares_.invariant);
     communication_->broadcast(std::span(reinterpret_cast<std::uint8_t*>(wanted.data()), wanted.size() * sizeof(double)),
                               Root{0});
+    expects((wanted.back() != 0) == shares_.invariant, "all devices of a pipeline are invariant, or none is");
+    wanted.pop_back();
     shares_.weights = std::move(wanted);
   }
   const Shares& shares() const { return shares_; }

@@ -100,3 +100,31 @@ TEST_CASE("nonsense is refused with the valid values") {
   CHECK_THROWS_AS(Partition::weighted(8, none), Error);
   CHECK_THROWS_AS(Partition::weighted(8, nan), Error);
 }
+
+TEST_CASE("a joined partition remembers its pieces, scaled or not") {
+  const auto pieces = Partition::even(11, 8);
+  const auto joined = pieces.joined(2);
+  CHECK(joined.to_string() == "0..6 | 7..10");
+  REQUIRE(joined.pieces(1).size() == 4);
+  CHECK(joined.pieces(1)[0] == Range{7, 8});
+  CHECK(joined.scaled(4).pieces(0)[3] == Range{24, 28});
+  CHECK(joined == Partition::by_hand(11, std::vector<std::int64_t>{7, 4}));  // who holds what is all that counts
+  CHECK(pieces.pieces(3).size() == 1);
+  CHECK(pieces.pieces(3)[0] == pieces[3]);
+  CHECK_THROWS_WITH(pieces.joined(3), Catch::Matchers::ContainsSubstring("8 parts cannot be joined to 3"));
+}
+
+TEST_CASE("invariant shares cut in the same places for 1, 2, 4 and 8 ranks, and refuse others") {
+  const auto whole = troika::Shares{{1}, true}.partition(1000, 10);
+  for (const std::size_t world : {2u, 4u, 8u}) {
+    const auto partition = troika::Shares{std::vector<double>(world, 0.5), true}.partition(1000, 10);
+    std::size_t next = 0;
+    for (int rank = 0; rank < partition.parts(); ++rank) {
+      for (const Range piece : partition.pieces(rank)) CHECK(piece == whole.pieces(0)[next++]);
+    }
+    CHECK(next == 8);
+  }
+  using Catch::Matchers::ContainsSubstring;
+  CHECK_THROWS_WITH((troika::Shares{{1, 1, 1}, true}.partition(8)), ContainsSubstring("1, 2, 4 or 8 ranks, not on 3"));
+  CHECK_THROWS_WITH((troika::Shares{{1, 3}, true}.partition(8)), ContainsSubstring("equal shares, not 1.0"));
+}

@@ -224,3 +224,32 @@ TEST_CASE("scratch of attention does not grow with the number of tokens, and com
   large.run(device, AttentionMask::causal(0), cpu_level());
   REQUIRE(device.memory_reserved() == reserved);
 }
+
+TEST_CASE("on an invariant device a query has the same bits alone, in a chunk and among all, with a window or without") {
+  for (const auto level : levels()) {
+    for (const std::int64_t d : {8, 40, 64}) {
+      const std::int64_t tokens = 300, heads = 3, kv_heads = 1;
+      const Problem all(tokens, heads, d, tokens, kv_heads);
+      for (const std::int64_t window : {0, 150}) {
+        const auto mask = [&](std::int64_t cached) {
+          return window ? AttentionMask::causal(cached, window) : AttentionMask::causal(cached);
+        };
+        auto device = device_of(1, Precision::fast, true), team = device_of(2, Precision::fast, true);
+        const auto whole = all.run(device, mask(0), level, 3);
+        CHECK(all.run(team, mask(0), level, 3) == whole);
+        for (const std::int64_t some : {1, 2, 7, 30}) {
+          for (const std::int64_t first : {0, 1, 127, 128, 200, 270}) {
+            Problem part = all;
+            part.tokens = some;
+            part.kv_tokens = first + some;
+            const auto row = heads * d;
+            part.q.assign(all.q.begin() + first * row, all.q.begin() + (first + some) * row);
+            const auto y = part.run(device, mask(first), level, 3);
+            INFO(to_string(level) << ", head_dim " << d << ", window " << window << ", " << some << " from " << first);
+            CHECK(std::equal(y.begin(), y.end(), whole.begin() + first * row));
+          }
+        }
+      }
+    }
+  }
+}

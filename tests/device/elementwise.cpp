@@ -171,3 +171,56 @@ TEST_CASE("elementwise functions refuse shapes that differ") {
   REQUIRE_THROWS_AS(add(stream, view(a, {6}), view(a, {5}), view(y, {6})), Error);
   REQUIRE_THROWS_AS(activate_multiply(stream, Activation::silu, view(a, {5}), view(a, {6}), view(y, {6})), Error);
 }
+
+TEST_CASE("an element has the same bits wherever it stands: shards end where they like") {
+  auto device = device_of(1);
+  HostStream stream(device);
+  const std::int64_t count = 100;
+  const auto a = random_values(count, 1, -9, 9), b = random_values(count, 2, -9, 9);
+  for (const auto level : levels()) {
+    const auto compare = [&](const char* name, auto f) {
+      std::vector<float> whole(static_cast<std::size_t>(count)), parts(whole);
+      f(view(a, {count}), view(b, {count}), view(whole, {count}));
+      for (std::int64_t begin = 0, size = 1; begin < count; begin += size++) {
+        const Shape shape{std::min(size, count - begin)};
+        f(View<const float>(a.data() + begin, shape), View<const float>(b.data() + begin, shape),
+          View<float>(parts.data() + begin, shape));
+      }
+      INFO(name << " at " << to_string(level));
+      CHECK(parts == whole);
+    };
+    compare("gelu", [&](auto x, auto, auto y) { apply_gelu(stream, x, y, level); });
+    compare("gelu_tanh", [&](auto x, auto, auto y) { apply_gelu_tanh(stream, x, y, level); });
+    compare("soft_cap", [&](auto x, auto, auto y) { apply_soft_cap(stream, 3, x, y, level); });
+    compare("multiply", [&](auto x, auto, auto y) { multiply(stream, 0.3f, x, y, level); });
+    compare("add", [&](auto x, auto z, auto y) { add(stream, x, z, y, level); });
+    for (const auto activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
+      compare("activate_multiply", [&](auto x, auto z, auto y) { activate_multiply(stream, activation, x, z, y, level); });
+    }
+  }
+}
+
+TEST_CASE("terms add as the tree of reductions, in every team") {
+  const std::int64_t count = 3000;
+  for (const std::int64_t terms : {1, 2, 3, 4, 5, 8, 13}) {
+    const auto x = random_values(terms * count, 5, -1, 1);
+    std::vector<float> wanted(x.begin(), x.end());
+    for (std::int64_t step = 1; step < terms; step *= 2) {
+      for (std::int64_t i = 0; i + step < terms; i += 2 * step) {
+        for (std::int64_t j = 0; j < count; ++j) {
+          wanted[static_cast<std::size_t>(i * count + j)] += wanted[static_cast<std::size_t>((i + step) * count + j)];
+        }
+      }
+    }
+    wanted.resize(static_cast<std::size_t>(count));
+    for (const auto level : levels()) {
+      for (const int threads : {1, 2}) {
+        auto device = device_of(threads);
+        HostStream stream(device);
+        std::vector<float> y(static_cast<std::size_t>(count));
+        add_products(stream, view(x, {terms, count}), view(y, {count}), level);
+        CHECK(y == wanted);
+      }
+    }
+  }
+}

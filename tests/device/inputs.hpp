@@ -24,8 +24,8 @@ inline std::vector<CpuLevel> levels() {
 }
 
 // A device of this many threads, on the cores at hand, some of them twice where there are fewer.
-inline HostDevice device_of(int threads, Precision precision = Precision::fast) {
-  HostOptions options{.precision = precision};
+inline HostDevice device_of(int threads, Precision precision = Precision::fast, bool invariant = false) {
+  HostOptions options{.precision = precision, .invariant = invariant};
   if (threads == 1) return HostDevice(0, options);
   const auto cores = available_cores();
   for (int i = 0; i < threads; ++i) options.cores.push_back(cores[static_cast<std::size_t>(i) % cores.size()]);

@@ -200,3 +200,28 @@ TEST_CASE("gemm takes either side transposed, rows apart, and adds to what is th
     }
   }
 }
+
+TEMPLATE_TEST_CASE("on an invariant device a row has the same bits alone and among others, in every team", "", float, f16, bf16) {
+  for (const auto level : levels()) {
+    const std::int64_t m = 70, n = 200, k = 333;
+    const auto x = random_values(m * k, 1);
+    const auto w = random_values<TestType>(n * k, 2);
+    std::vector<float> whole;
+    for (const int threads : {1, 2}) {
+      for (const auto together : {m, std::int64_t{1}, std::int64_t{9}, std::int64_t{33}}) {
+        auto device = device_of(threads, Precision::exact, true);
+        HostStream stream(device);
+        std::vector<float> y(static_cast<std::size_t>(m * n));
+        for (std::int64_t i = 0; i < m; i += together) {
+          const auto some = std::min(together, m - i);
+          linear(stream, View<const float>(x.data() + i * k, {some, k}), view(w, {n, k}),
+                 View<float>(y.data() + i * n, {some, n}), nullptr, level);
+        }
+        if (whole.empty()) whole = y;
+        INFO(to_string(level) << ", " << threads << " threads, " << together << " rows at once");
+        CHECK(y == whole);
+      }
+    }
+    CHECK(wrong(x, w, {}, whole, m, n, k) == 0);
+  }
+}

@@ -111,7 +111,7 @@ TEST_CASE("weights in bf16 are within the rounding of bf16, and split as exactly
         const RowParallelLinear down{pipeline, View<const troika::bf16>(down16.data(), {out, middle})};
         const auto input = pipeline.replicate(View<const float>(x.data(), {tokens, in}));
         return copied(pipeline.run(input, up, down, troika::to<Replicate>).values());
-      }, precision);
+      }, {.precision = precision});
       const bool exact = precision == troika::Precision::exact;
       INFO(world << " ranks, exact " << exact);
       for (const auto& y : ranks) {

@@ -23,19 +23,20 @@ using TestPipeline = troika::Pipeline<troika::TaskScheduler<troika::StaticAlloca
                                       TestCommunication>;
 
 // Defined in spmd.cpp, so that the scheduler is compiled once and not for every test. Devices are exact unless asked for
-// otherwise, so that what is compared does not depend on the processor.
+// otherwise, so that what is compared does not depend on the processor. With `cores_each`, each device has a team of so
+// many threads, which share the cores of the machine.
 void run_spmd(int world_size, troika::StaticAllocation allocation, const std::function<void(TestPipeline&)>& fn,
-              troika::Precision precision = troika::Precision::exact);
+              troika::HostOptions options = {.precision = troika::Precision::exact}, int cores_each = 0);
 
 // Runs fn(pipeline) on every rank of a world of threads and gives the results in rank order.
 template <class F>
 auto spmd(int world_size, troika::StaticAllocation allocation, F fn,
-          troika::Precision precision = troika::Precision::exact) {
+          troika::HostOptions options = {.precision = troika::Precision::exact}, int cores_each = 0) {
   using R = std::decay_t<std::invoke_result_t<F&, TestPipeline&>>;
   std::vector<std::optional<R>> results(static_cast<std::size_t>(world_size));
   run_spmd(world_size, std::move(allocation),
            [&](TestPipeline& pipeline) { results[static_cast<std::size_t>(pipeline.rank())].emplace(fn(pipeline)); },
-           precision);
+           std::move(options), cores_each);
   std::vector<R> values;
   for (auto& result : results) values.push_back(std::move(*result));
   return values;

@@ -159,7 +159,7 @@ void run(const Arguments& arguments) {
     const auto ranks = spmd(static_cast<int>(shares.size()), troika::StaticAllocation{shares}, [&](auto& pipeline) {
       return config.is_decoder() ? decode(pipeline, config, weights, prompts, arguments)
                                  : encode(pipeline, config, weights, prompts);
-    }, arguments.fast ? troika::Precision::fast : troika::Precision::exact);
+    }, {.precision = arguments.fast ? troika::Precision::fast : troika::Precision::exact});
     for (const auto& rank : ranks) {
       if (rank != ranks[0]) throw std::runtime_error("the ranks of world " + world + " differ");
     }

@@ -88,9 +88,13 @@ class Partition {
 
   // The same split counted in smaller units: heads -> features.
   Partition scaled(std::int64_t factor) const {
-    std::vector<Range> ranges(ranges_->begin(), ranges_->end());
-    for (auto& range : ranges) range = {range.begin * factor, range.end * factor};
-    return {extent_ * factor, std::move(ranges)};
+    const auto scale = [factor](std::vector<Range> ranges) {
+      for (auto& range : ranges) range = {range.begin * factor, range.end * factor};
+      return ranges;
+    };
+    Partition result(extent_ * factor, scale(*ranges_));
+    if (pieces_ != ranges_) result.pieces_ = std::make_shared<const std::vector<Range>>(scale(*pieces_));
+    return result;
   }
 
   // The groups of `group` consecutive units that each rank's range touches: query heads -> the KV heads they read. A
@@ -107,6 +111,26 @@ class Partition {
       last = ranges.back().end;
     }
     return {extent_ / group, std::move(ranges)};
+  }
+
+  // The same for fewer ranks: each takes as many of these ranges, one after the other, and remembers them as its pieces.
+  Partition joined(int parts) const {
+    expects(parts >= 1 && this->parts() % parts == 0, [&] {
+      return std::to_string(this->parts()) + " parts cannot be joined to " + std::to_string(parts) + " equal groups";
+    });
+    const auto each = ranges_->size() / static_cast<std::size_t>(parts);
+    std::vector<Range> ranges;
+    for (std::size_t i = 0; i < ranges_->size(); i += each) {
+      ranges.push_back({(*ranges_)[i].begin, (*ranges_)[i + each - 1].end});
+    }
+    Partition result(extent_, std::move(ranges));
+    result.pieces_ = ranges_;
+    return result;
+  }
+  // What a rank's range is made of: one piece, unless the partition was joined.
+  std::span<const Range> pieces(int rank) const {
+    const auto each = pieces_->size() / ranges_->size();
+    return std::span<const Range>(*pieces_).subspan(static_cast<std::size_t>(rank) * each, each);
   }
 
   std::int64_t extent() const { return extent_; }
@@ -134,24 +158,42 @@ class Partition {
 
  private:
   Partition(std::int64_t extent, std::vector<Range> ranges)
-      : extent_(extent), ranges_(std::make_shared<const std::vector<Range>>(std::move(ranges))) {}
+      : extent_(extent), ranges_(std::make_shared<const std::vector<Range>>(std::move(ranges))), pieces_(ranges_) {}
 
   static void check_parts(int parts) {
     expects(parts >= 1, [&] { return "cannot split over " + std::to_string(parts) + " ranks; at least 1 is needed"; });
   }
 
   std::int64_t extent_;
-  std::shared_ptr<const std::vector<Range>> ranges_;
+  std::shared_ptr<const std::vector<Range>> ranges_, pieces_;
 };
 
 // How much of each split each rank takes: one weight a rank, as an allocation states them.
 struct Shares {
+  // Invariant shares cut into so many pieces whatever the number of ranks, of which each rank takes as many, so that
+  // sums over pieces can be the same for every number of ranks.
+  static constexpr int invariant_pieces = 8;
+
   std::vector<double> weights;
+  bool invariant = false;
 
   int world_size() const { return static_cast<int>(weights.size()); }
-  // `extent` indices in whole blocks of `align`.
+  int pieces() const { return invariant ? invariant_pieces : world_size(); }
+  // `extent` indices in whole blocks of `align`. Invariant shares are those of 1, 2, 4 or 8 ranks that take the same.
   Partition partition(std::int64_t extent, std::int64_t align = 1) const {
-    return Partition::weighted(extent, weights, align);
+    if (!invariant) return Partition::weighted(extent, weights, align);
+    check_invariant();
+    return Partition::even(extent, invariant_pieces, align).joined(world_size());
+  }
+  void check_invariant() const {
+    expects(world_size() >= 1 && invariant_pieces % world_size() == 0, [&] {
+      return "invariant devices give the same bits on 1, 2, 4 or 8 ranks, not on " + std::to_string(world_size());
+    });
+    expects(std::ranges::all_of(weights, [&](double weight) { return weight == weights[0] && weight > 0; }), [&] {
+      std::string text;
+      for (const double weight : weights) text += (text.empty() ? "" : ", ") + std::to_string(weight);
+      return "invariant devices take equal shares, not " + text;
+    });
   }
 };
 

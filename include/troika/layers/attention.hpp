@@ -38,7 +38,7 @@ struct HeadSplit {
       return std::to_string(heads) + " heads of " + std::to_string(head_dim) + " are not whole blocks of " +
              std::to_string(block) + "; valid numbers of heads are multiples of " + std::to_string(together);
     });
-    auto query = shares.partition(heads, shares.world_size() <= heads / both ? both : together);
+    auto query = shares.partition(heads, shares.pieces() <= heads / both ? both : together);
     auto kv = query.covering(group);
     return {head_dim, std::move(query), std::move(kv)};
   }

@@ -55,8 +55,10 @@ class Experts {
     router_.visit([&](auto w) { linear(stream, x.local(), w, scores.view()); });
     choose_experts(stream, std::as_const(scores).view(), normalized_, chosen.view(), weights.view());
 
-    Tensor<float, D> sum(device, {tokens, width});
-    std::ranges::fill(sum.span(), 0.0f);
+    // One sum for each piece of the inner features: they are branches of the tree over all ranks.
+    const auto pieces = experts_[0].down.pieces();
+    Tensor<float, D> sums(device, {pieces, tokens, width});
+    std::ranges::fill(sums.span(), 0.0f);
     Tensor<float, D> share(device, {tokens});
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       // In the order of the tokens: which tokens are in a batch changes no bit of another's sum.
@@ -71,9 +73,17 @@ class Experts {
       Tensor<float, D> input(device, {count, width});
       gather_rows(stream, x.local(), some, input.view());
       const auto& expert = experts_[e];
-      const auto output = expert.down(expert.gate_up(DTensor<float, Replicate, D>(std::move(input)), stream), stream);
-      add_rows(stream, output.local(), some, share.span().first(static_cast<std::size_t>(count)), sum.view());
+      const auto inner = expert.gate_up(DTensor<float, Replicate, D>(std::move(input)), stream);
+      const auto output = expert.down.products_of(inner.local(), stream);
+      for (std::int64_t i = 0; i < pieces; ++i) {
+        add_rows(stream, output.view().rows(i, i + 1).reshaped({count, width}), some,
+                 share.span().first(static_cast<std::size_t>(count)),
+                 sums.view().rows(i, i + 1).reshaped({tokens, width}));
+      }
     }
+    if (pieces == 1) return DTensor<float, Partial, D>(std::move(sums).reshaped({tokens, width}));
+    Tensor<float, D> sum(device, {tokens, width});
+    add_products(stream, std::as_const(sums).view(), sum.view());
     return DTensor<float, Partial, D>(std::move(sum));
   }
 

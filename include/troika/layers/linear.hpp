@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <troika/core/activation.hpp>
 #include <troika/device/tensor.hpp>
@@ -165,30 +167,39 @@ ColumnParallelLinear(Pipeline&, const QuantisedView&, std::span<const float>, Pa
     -> ColumnParallelLinear<typename Pipeline::Device>;
 
 // y = x Wᵀ + b with the columns of W split like the features of x: Shard<1> -> Partial. The bias is added once, in the
-// term of rank 0, so that it is in the sum once.
+// term of rank 0, so that it is in the sum once. Where the partition has several pieces a rank, each is a weight and a
+// product of its own, and their sum is a branch of the tree that the reduction over ranks continues.
 template <Device D>
 class RowParallelLinear {
  public:
   static constexpr std::string_view name = "row_parallel_linear";
 
   RowParallelLinear() = default;
-  // weight: this rank's columns, (out, partition[rank].size()); bias: all of it, (out), or empty.
-  RowParallelLinear(Weight<D> weight, Partition partition, int rank, Tensor<float, D> bias = {})
-      : weight_(std::move(weight)), bias_(std::move(bias)), partition_(std::move(partition)), rank_(rank) {
-    detail::check_weight(name, weight_, bias_, weight_.shape()[0]);
-    expects(weight_.shape()[1] == partition_[rank].size(), [&] {
-      return std::string(name) + ": weight " + weight_.shape().to_string() + " is not this rank's part of " +
-             partition_.to_string();
+  // weights: this rank's columns, (out, size) for each of partition.pieces(rank); bias: all of it, (out), or empty.
+  RowParallelLinear(std::vector<Weight<D>> weights, Partition partition, int rank, Tensor<float, D> bias = {})
+      : weights_(std::move(weights)), bias_(std::move(bias)), partition_(std::move(partition)), rank_(rank) {
+    const auto pieces = partition_.pieces(rank);
+    expects(weights_.size() == pieces.size(), [&] {
+      return std::string(name) + ": " + std::to_string(weights_.size()) + " weights for the " +
+             std::to_string(pieces.size()) + " pieces of this rank";
     });
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      detail::check_weight(name, weights_[i], bias_, weights_[0].shape()[0]);
+      expects(weights_[i].shape() == Shape{weights_[0].shape()[0], pieces[i].size()}, [&] {
+        return std::string(name) + ": weight " + weights_[i].shape().to_string() + " is not this rank's part of " +
+               partition_.to_string();
+      });
+    }
   }
+  RowParallelLinear(Weight<D> weight, Partition partition, int rank, Tensor<float, D> bias = {})
+      : RowParallelLinear(one(std::move(weight)), std::move(partition), rank, std::move(bias)) {}
   template <class Pipeline, class W>
   RowParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias = {})
       : RowParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[1])) {}
   template <class Pipeline, class W>
   RowParallelLinear(Pipeline& pipeline, View<W> whole, std::span<const float> bias, Partition partition)
-      : RowParallelLinear(detail::slice_weight<D>(pipeline.stream(), View<const std::remove_const_t<W>>(whole),
-                                                  {0, whole.shape()[0]}, partition[pipeline.rank()]),
-                          partition, pipeline.rank(),
+      : RowParallelLinear(slices(pipeline, View<const std::remove_const_t<W>>(whole), partition), partition,
+                          pipeline.rank(),
                           detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], {0, whole.shape()[0]})) {}
 
   // The same of quantised rows.
@@ -197,10 +208,8 @@ class RowParallelLinear {
       : RowParallelLinear(pipeline, whole, bias, pipeline.partition(whole.shape()[1], layout_of(whole.type).block)) {}
   template <class Pipeline>
   RowParallelLinear(Pipeline& pipeline, const QuantisedView& whole, std::span<const float> bias, Partition partition)
-      : RowParallelLinear(
-            detail::slice_weight<D>(pipeline.stream(), whole, {0, whole.shape()[0]}, partition[pipeline.rank()]),
-            partition, pipeline.rank(),
-            detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], {0, whole.shape()[0]})) {}
+      : RowParallelLinear(slices(pipeline, whole, partition), partition, pipeline.rank(),
+                          detail::slice_bias<D>(pipeline.stream(), bias, whole.shape()[0], {0, whole.shape()[0]})) {}
 
   template <class S>
   DTensor<float, Partial, D> operator()(const DTensor<float, Shard<1>, D>& x, S& stream) const {
@@ -208,16 +217,69 @@ class RowParallelLinear {
       return std::string(name) + ": the input is split as " + x.partition().to_string() + ", the weight as " +
              partition_.to_string() + "; give both layers the same partition";
     });
-    Tensor<float, D> y(stream.device(), {x.shape()[0], weight_.shape()[0]});
-    weight_.visit([&](auto w) { linear(stream, x.local(), w, y.view(), rank_ == 0 ? bias_.data() : nullptr); });
+    Tensor<float, D> y(stream.device(), {x.shape()[0], weights_[0].shape()[0]});
+    if (weights_.size() == 1) {
+      multiply(0, x.local(), y.view(), stream);
+    } else {
+      constexpr std::int64_t together = 512;  // rows of the products of all pieces that are in memory at once
+      for (std::int64_t first = 0; first < x.shape()[0]; first += together) {
+        const auto last = std::min(x.shape()[0], first + together);
+        const auto products = products_of(x.local().rows(first, last), stream);
+        add_products(stream, products.view(), y.view().rows(first, last));
+      }
+    }
     return DTensor<float, Partial, D>(std::move(y));
   }
 
-  const Weight<D>& weight() const { return weight_; }
+  std::int64_t pieces() const { return std::ssize(weights_); }
+  // The product of each piece: (pieces, tokens, out), for who has more to add to each before they are added.
+  template <class S>
+  Tensor<float, D> products_of(View<const float> x, S& stream) const {
+    detail::check_input(name, x.shape(), partition_[rank_].size());
+    const std::int64_t tokens = x.shape()[0], outputs = weights_[0].shape()[0];
+    Tensor<float, D> products(stream.device(), {pieces(), tokens, outputs});
+    std::int64_t begin = 0;
+    for (std::int64_t i = 0; i < pieces(); ++i) {
+      const auto size = weights_[static_cast<std::size_t>(i)].shape()[1];
+      const auto product = products.view().rows(i, i + 1).reshaped({tokens, outputs});
+      if (size == x.shape()[1]) {
+        multiply(i, x, product, stream);
+      } else {
+        Tensor<float, D> part(stream.device(), {tokens, size});
+        copy_slice(stream, x, 1, {begin, begin + size}, part.view());
+        multiply(i, std::as_const(part).view(), product, stream);
+      }
+      begin += size;
+    }
+    return products;
+  }
+
+  // Of the first piece.
+  const Weight<D>& weight() const { return weights_[0]; }
   const Partition& partition() const { return partition_; }
 
  private:
-  Weight<D> weight_;
+  static std::vector<Weight<D>> one(Weight<D> weight) {
+    std::vector<Weight<D>> weights;
+    weights.push_back(std::move(weight));
+    return weights;
+  }
+  template <class Pipeline, class Whole>
+  static std::vector<Weight<D>> slices(Pipeline& pipeline, const Whole& whole, const Partition& partition) {
+    std::vector<Weight<D>> weights;
+    for (const Range piece : partition.pieces(pipeline.rank())) {
+      weights.push_back(detail::slice_weight<D>(pipeline.stream(), whole, {0, whole.shape()[0]}, piece));
+    }
+    return weights;
+  }
+  // With the bias, if this is the first piece of all.
+  template <class S>
+  void multiply(std::int64_t piece, View<const float> x, View<float> y, S& stream) const {
+    const float* const bias = rank_ == 0 && piece == 0 ? bias_.data() : nullptr;
+    weights_[static_cast<std::size_t>(piece)].visit([&](auto w) { linear(stream, x, w, y, bias); });
+  }
+
+  std::vector<Weight<D>> weights_;  // one a piece
   Tensor<float, D> bias_;
   Partition partition_;
   int rank_ = 0;

@@ -52,11 +52,14 @@ class Loader {
   // name + ".weight" is (rows, columns.extent()); each rank's columns are whole blocks of what the file has.
   RowParallelLinear<D> row(const std::string& name, std::int64_t rows, const Partition& columns, bool bias = false) {
     const auto& info = weights_->expect(name + ".weight", {rows, columns.extent()});
-    auto weight = make_weight(info, {rows, columns[rank()].size()});
-    weights_->copy_columns(info.name, columns[rank()], {weight.data(), weight.bytes()});
-    make_ready(pipeline_->device(), weight);
-    report(weight.bytes());
-    return {std::move(weight), columns, rank(), bias ? vector(name + ".bias", rows) : Tensor<float, D>()};
+    std::vector<Weight<D>> pieces;
+    for (const Range piece : columns.pieces(rank())) {
+      auto& weight = pieces.emplace_back(make_weight(info, {rows, piece.size()}));
+      weights_->copy_columns(info.name, piece, {weight.data(), weight.bytes()});
+      make_ready(pipeline_->device(), weight);
+      report(weight.bytes());
+    }
+    return {std::move(pieces), columns, rank(), bias ? vector(name + ".bias", rows) : Tensor<float, D>()};
   }
   // `projects`: products will read the table, too.
   VocabParallelEmbedding<D> embedding(const std::string& name, const Partition& rows, std::int64_t features,

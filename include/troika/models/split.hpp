@@ -76,15 +76,16 @@ struct ModelSplit {
   // a rank is owed of one it gets of the next, so that over all of them the shares are right.
   static std::vector<Partition> deal(const Shares& shares, std::int64_t count, std::int64_t extent, std::int64_t block) {
     (void)shares.partition(extent, block);  // or an error that says which extents have whole blocks
-    const double total = std::accumulate(shares.weights.begin(), shares.weights.end(), 0.0);
-    std::vector<double> owed(shares.weights.size(), 0.0);  // blocks
+    const auto weights = shares.invariant ? std::vector<double>(Shares::invariant_pieces, 1.0) : shares.weights;
+    const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+    std::vector<double> owed(weights.size(), 0.0);  // blocks
     std::vector<std::int64_t> sizes(owed.size());
     std::vector<Partition> partitions;
     for (std::int64_t i = 0; i < count; ++i) {
       std::int64_t left = extent / block;
       const auto units = static_cast<double>(left);
       for (std::size_t rank = 0; rank < owed.size(); ++rank) {
-        owed[rank] += units * (shares.weights[rank] / total);
+        owed[rank] += units * (weights[rank] / total);
         sizes[rank] = std::clamp<std::int64_t>(static_cast<std::int64_t>(owed[rank]), 0, left);
         left -= sizes[rank];
         owed[rank] -= static_cast<double>(sizes[rank]);
@@ -92,13 +93,14 @@ struct ModelSplit {
       for (; left > 0; --left) {
         std::size_t most = owed.size();
         for (std::size_t rank = 0; rank < owed.size(); ++rank) {
-          if (shares.weights[rank] > 0 && (most == owed.size() || owed[rank] > owed[most] + 1e-9)) most = rank;
+          if (weights[rank] > 0 && (most == owed.size() || owed[rank] > owed[most] + 1e-9)) most = rank;
         }
         ++sizes[most];
         owed[most] -= 1;
       }
       for (auto& size : sizes) size *= block;
       partitions.push_back(Partition::by_hand(extent, sizes, block));
+      if (shares.invariant) partitions.back() = partitions.back().joined(shares.world_size());
     }
     return partitions;
   }

@@ -48,6 +48,7 @@ struct AttentionBlock {
     std::int64_t tokens, heads, d, kv_tokens;
     AttentionMask mask;
     float scale, cap;
+    bool invariant;  // few rows go the way of many
   };
 
   // Rows [first, last) of the query heads `group` (`size` of them), which read KV head `kv`: row r is head r % size of
@@ -64,7 +65,7 @@ struct AttentionBlock {
     float* const sums = scores + rows * keys;      // (rows, wide)
     float* const most = sums + rows * wide;        // (rows)
     float* const total = most + rows;              // (rows)
-    const bool few = count <= rows_at_once<L>;
+    const bool few = count <= rows_at_once<L> && !a.invariant;
 
     const auto offset = [&](std::int64_t row) {
       const std::int64_t r = first + row;
@@ -206,7 +207,8 @@ TROIKA_ATTENTION_INSTANCES(extern template)
 // y = softmax(scale q kT) v for each query head, with q and y (tokens, heads, head_dim), keys and values
 // (kv_tokens, kv_heads, head_dim); query head h reads KV head kv_head_of[h]. A query that may read nothing gets zeros.
 // With a cap above 0, scores s become cap tanh(s / cap) before the softmax. Keys and values are of any KvType; they
-// become floats block by block. Scratch is bounded, whatever the number of tokens. y must not overlap the inputs.
+// become floats block by block. Scratch is bounded, whatever the number of tokens. y must not overlap the inputs. A row
+// of y has the same bits whatever the other rows are on invariant devices; on others it differs where rows are few.
 inline void attention(HostStream& stream, View<const float> q, KvView keys, KvView values,
                       std::span<const std::int32_t> kv_head_of, AttentionMask mask, float scale, View<float> y,
                       float cap = 0, CpuLevel level = cpu_level()) {
@@ -217,7 +219,8 @@ inline void attention(HostStream& stream, View<const float> q, KvView keys, KvVi
   kernels::at_level<kernels::AttentionBlock>(level, [&]<CpuLevel L>(kernels::AttentionBlock<L>) {
     using Block = kernels::AttentionBlock<L>;
     const typename Block::Problem problem{q.data(),     keys,          values, y.data(), q.shape()[0], heads,
-                                          q.shape()[2], keys.shape[0], mask,   scale,    cap};
+                                          q.shape()[2], keys.shape[0], mask,   scale,    cap,
+                                          device.options().invariant};
     // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
     const std::int64_t each = (Block::scratch(problem.d) + 15) / 16 * 16;
     const bool alone = q.count() * keys.shape[0] < 1 << 17;

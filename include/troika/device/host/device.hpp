@@ -20,6 +20,9 @@ struct HostOptions {
   std::vector<int> cores{};          // this device's cores; empty: wherever the system puts its one thread
   std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
   Precision precision = Precision::fast;
+  // The same bits on 1, 2, 4 and 8 devices and however many cores each has, and for each row of activations whatever the
+  // other rows are. Prompts of models in f32 or f16 are slower, others by little.
+  bool invariant = false;
 };
 
 // A group of CPU cores of this machine. A handle: copies share the memory pool and the team of threads.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -30,6 +32,23 @@ void map(HostStream& stream, View<const float> a, View<const float> b, View<floa
   parallel_for(stream.device().team(), y.count(), elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
     E::template map<Op>(a.data() + begin, b.data() + begin, y.data() + begin, end - begin);
   });
+}
+
+// y = the tree over terms that lie `step` apart, of up to `most_terms_at_once` floats each.
+inline constexpr std::int64_t most_terms_at_once = 1024;
+template <class E>
+void add_tree(const float* x, std::int64_t step, std::int64_t terms, std::int64_t count, float* y) {
+  if (terms == 1) {
+    std::copy_n(x, count, y);
+  } else if (terms == 2) {
+    E::template map<typename E::Add>(x, x + step, y, count);
+  } else {
+    const auto half = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(terms - 1)));
+    float rest[most_terms_at_once];
+    add_tree<E>(x, step, half, count, y);
+    add_tree<E>(x + half * step, step, terms - half, count, rest);
+    E::template map<typename E::Add>(y, rest, y, count);
+  }
 }
 
 inline void same_shape(const char* operation, const Shape& input, const Shape& y) {
@@ -95,6 +114,23 @@ inline void add(HostStream& stream, View<const float> a, View<const float> b, Vi
   kernels::same_shape("add", a.shape(), y.shape());
   kernels::same_shape("add", b.shape(), y.shape());
   kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) { kernels::map<typename E::Add, E>(stream, a, b, y); });
+}
+
+// y = the sum of all x[i], x (terms, shape of y...), as the binary tree by which reductions add (communication/reduce.hpp).
+inline void add_products(HostStream& stream, View<const float> x, View<float> y, CpuLevel level = cpu_level()) {
+  const std::int64_t terms = x.shape()[0], count = y.count();
+  expects(terms >= 1 && x.count() == terms * count, [&] {
+    return "adding terms takes (terms, ...) of the shape of y, " + y.shape().to_string() + ", not " +
+           x.shape().to_string();
+  });
+  kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
+    parallel_for(stream.device().team(), count, kernels::elementwise_grain / 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; i += kernels::most_terms_at_once) {
+        const std::int64_t some = std::min(kernels::most_terms_at_once, end - i);
+        kernels::add_tree<E>(x.data() + i, count, terms, some, y.data() + i);
+      }
+    });
+  });
 }
 
 }  // namespace troika

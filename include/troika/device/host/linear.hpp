@@ -30,11 +30,12 @@ inline void check_linear(const Shape& x, const Shape& w, const Shape& y) {
   });
 }
 
-// y (m, n) = x wT + bias, with Few for a few rows of x and Product for more.
+// y (m, n) = x wT + bias, with Few for a few rows of x and Product for more, which adds in another order: an invariant
+// device takes Few for all.
 template <class Few, class Product, class Source>
 void multiply_all(HostStream& stream, View<const float> x, Source w, View<float> y, const float* bias) {
   const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
-  if (m > Few::limit) {
+  if (m > Few::limit && !stream.device().options().invariant) {
     return multiply_in_team<Product>(stream, m, n, k, Operand<float>{x.data(), k}, w, y.data(), n, bias, false);
   }
   auto buffer = stream.device().allocate(static_cast<std::size_t>(Few::scratch(m, k)) * sizeof(float));
