@@ -206,15 +206,17 @@ class Replicas final : public Engine {
   }
 
   bool go_on(const std::shared_ptr<Request>& request, const GenerationEnd& so_far) {
+    std::size_t drawn = 0;
     try {
       std::shared_lock lock(alive_);
       if (stopping_) return false;
       request->before = so_far;
+      drawn = request->request.drawn.size();  // which the other engine changes from place() on
       place(request);
     } catch (const std::exception&) {
       return false;  // `so_far` says what was wrong first
     }
-    log_.write(LogLevel::warning, "a request goes on elsewhere, " + std::to_string(request->request.drawn.size()) +
+    log_.write(LogLevel::warning, "a request goes on elsewhere, " + std::to_string(drawn) +
                                       " tokens into its answer; " + so_far.devices + " gave it up: " + so_far.error);
     return true;
   }
