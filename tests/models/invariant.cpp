@@ -14,6 +14,7 @@
 #include <support/tiny_model.hpp>
 
 #include <troika/models/decoder.hpp>
+#include <troika/models/encoder.hpp>
 #include <troika/models/files/convert.hpp>
 #include <troika/models/generate.hpp>
 
@@ -173,6 +174,27 @@ TEST_CASE("a token has the same bits beside other sequences as alone") {
       if (alone.empty()) alone = ranks[0];
       INFO(world << " ranks, " << others << " others");
       CHECK(ranks[0] == alone);
+    }
+  }
+}
+
+TEST_CASE("an encoder, which has biases after sums over ranks, gives the same bits on invariant devices") {
+  const LoadedModel model(TinyModel::make("bert", 25));
+  const auto ids = prompt_of(model.config.vocab_size);
+  std::vector<float> first;
+  for (const int world : {1, 2, 4, 8}) {
+    for (const int cores_each : {0, 2}) {
+      const auto ranks = spmd(
+          world, troika::StaticAllocation{},
+          [&](auto& pipeline) {
+            const troika::models::Encoder encoder(pipeline, model.config, model.weights);
+            const auto hidden = encoder.forward(pipeline, ids);
+            return std::vector<float>(hidden.values().begin(), hidden.values().end());
+          },
+          {.precision = Precision::exact, .invariant = true}, cores_each);
+      if (first.empty()) first = ranks[0];
+      INFO(world << " ranks, " << cores_each << " cores each");
+      for (const auto& hidden : ranks) CHECK(hidden == first);
     }
   }
 }
