@@ -21,6 +21,7 @@
 #include <troika/models/decoder.hpp>
 #include <troika/troika.hpp>
 
+#include "../examples/run/machine.hpp"
 #include "../examples/run/progress_bar.hpp"
 #include "limits.hpp"
 
@@ -107,6 +108,22 @@ std::vector<Task> tasks_of(const models::ModelConfig& config, const Arguments& a
   return tasks;
 }
 
+// As many cores as the world has, of those that each device would have; in a row where one would have too few.
+std::vector<std::vector<int>> groups_of(const World& world) {
+  auto groups = core_groups(world.ranks);
+  const auto size = static_cast<std::size_t>(world.cores);
+  const bool fits = std::ranges::all_of(groups, [&](const auto& group) { return group.size() >= size; });
+  const auto cores = core_groups(1)[0];
+  for (std::size_t r = 0; r < groups.size(); ++r) {
+    if (fits)
+      groups[r].resize(size);
+    else
+      groups[r].assign(cores.begin() + static_cast<std::ptrdiff_t>(r * size),
+                       cores.begin() + static_cast<std::ptrdiff_t>((r + 1) * size));
+  }
+  return groups;
+}
+
 struct Shape {
   std::int64_t context, pages;
 };
@@ -117,8 +134,8 @@ class Measured {
   Measured(const models::ModelConfig& config, const models::Weights& weights, std::vector<std::vector<int>> groups,
            Shape shape, bool invariant, const models::LoadProgress& progress)
       : ranks_(groups.size()),
-        scheduler_(troika::host_devices(std::move(groups), {.invariant = invariant}), troika::StaticAllocation{},
-                   {.trace = &trace_}) {
+        devices_(troika::host_devices(std::move(groups), {.invariant = invariant})),
+        scheduler_(devices_, troika::StaticAllocation{}, {.trace = &trace_}) {
     on_ranks([&](auto& rank, auto& pipeline) {
       rank.decoder.emplace(pipeline, config, weights, models::DecoderOptions{.context = shape.context}, progress);
       rank.memory.emplace(rank.decoder->make_memory(pipeline.device(), shape.pages));
@@ -152,6 +169,8 @@ class Measured {
     return result;
   }
 
+  troika::HostReport report() const { return troika::HostReport::of(devices_); }
+
  private:
   struct Rank {
     std::optional<models::Decoder<troika::HostDevice>> decoder;
@@ -171,6 +190,7 @@ class Measured {
 
   std::vector<Rank> ranks_;
   troika::Trace trace_;
+  std::vector<troika::HostDevice> devices_;
   troika::TaskScheduler<troika::StaticAllocation> scheduler_;
 };
 
@@ -178,13 +198,9 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
   const auto config = models::ModelConfig::load(path);
   const auto weights = models::Weights::open(path);
   const auto work = Work::of(config, weights);
-  const auto cores = troika::available_cores();
-  std::vector<std::vector<int>> groups;
-  for (int r = 0; r < world.ranks; ++r) {
-    const auto first = cores.begin() + r * world.cores;
-    groups.emplace_back(first, first + world.cores);
-  }
-  std::vector<int> used(cores.begin(), cores.begin() + world.ranks * world.cores);
+  const auto groups = groups_of(world);
+  std::vector<int> used;
+  for (const auto& group : groups) used.insert(used.end(), group.begin(), group.end());
   const double bandwidth = bench::read_bandwidth(used);
   const double operations = bench::peak_rate(work.type) * static_cast<double>(used.size());
 
@@ -232,6 +248,7 @@ std::vector<Row> measure(const std::string& path, const World& world, const Argu
     row.of_limit = std::max(reads, products) / row.seconds;
     rows.push_back(row);
   }
+  print_report(measured.report());
   return rows;
 }
 
@@ -263,7 +280,7 @@ nlohmann::json json_of(const Row& row) {
 }
 
 int run(const Arguments& arguments) {
-  const auto cores = troika::available_cores();
+  const auto cores = core_groups(1)[0];
   const int count = static_cast<int>(cores.size());
   std::vector<World> worlds;
   for (const auto& text : arguments.worlds) worlds.push_back(parse_world(text, count));

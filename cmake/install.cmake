@@ -89,14 +89,26 @@ else()
   file(REMOVE ${config_out}/troika-serving-targets.cmake)  # of an earlier configuration
 endif()
 
+if(TROIKA_HAS_TOPOLOGY)
+  install(TARGETS troika_topology EXPORT troika-topology-targets
+    FILE_SET HEADERS COMPONENT topology
+    ARCHIVE COMPONENT topology)
+  install(EXPORT troika-topology-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT topology)
+  export(EXPORT troika-topology-targets NAMESPACE troika:: FILE ${config_out}/troika-topology-targets.cmake)
+  configure_file(cmake/troika-topology.pc.in ${config_out}/troika-topology.pc @ONLY)
+  install(FILES ${config_out}/troika-topology.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT topology)
+else()
+  file(REMOVE ${config_out}/troika-topology-targets.cmake)  # of an earlier configuration
+endif()
+
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT core)
 
 if(NOT PROJECT_IS_TOP_LEVEL)
   return()
 endif()
 
-# `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers), libtroika-kernels-dev, libtroika-models-dev and
-# libtroika-serving-dev.
+# `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers), libtroika-kernels-dev, libtroika-models-dev,
+# libtroika-serving-dev and libtroika-topology-dev.
 set(CPACK_PACKAGE_NAME troika)
 set(CPACK_PACKAGE_VENDOR "The troika authors")
 set(CPACK_PACKAGE_CONTACT "The troika authors")
@@ -111,6 +123,9 @@ if(TROIKA_HAS_MODELS)
 endif()
 if(TROIKA_HAS_SERVING)
   list(APPEND CPACK_COMPONENTS_ALL serving)
+endif()
+if(TROIKA_HAS_TOPOLOGY)
+  list(APPEND CPACK_COMPONENTS_ALL topology)
 endif()
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
@@ -128,4 +143,8 @@ set(CPACK_COMPONENT_MODELS_DESCRIPTION "Tensor-parallel transformers for C++ pro
 set(CPACK_DEBIAN_SERVING_PACKAGE_NAME libtroika-serving-dev)
 set(CPACK_DEBIAN_SERVING_PACKAGE_DEPENDS "libtroika-models-dev (= ${PROJECT_VERSION}), prometheus-cpp-dev")
 set(CPACK_COMPONENT_SERVING_DESCRIPTION "Tensor-parallel transformers for C++ programs: an engine and its HTTP server")
+set(CPACK_DEBIAN_TOPOLOGY_PACKAGE_NAME libtroika-topology-dev)
+set(CPACK_DEBIAN_TOPOLOGY_PACKAGE_DEPENDS
+  "libtroika-dev (= ${PROJECT_VERSION}), libhwloc-dev (>= 2.0), pkg-config | pkgconf")
+set(CPACK_COMPONENT_TOPOLOGY_DESCRIPTION "Tensor-parallel transformers for C++ programs: cores by NUMA node")
 include(CPack)

@@ -8,6 +8,7 @@ option(TROIKA_WARNINGS_AS_ERRORS "Stop at the first warning in troika's own file
 set(TROIKA_SANITIZE "" CACHE STRING "Instrument everything built here: \"address,undefined\" or \"thread\"")
 set(TROIKA_BUILD_MODELS AUTO CACHE STRING "The component troika::models: AUTO (where its libraries are found), ON or OFF")
 set(TROIKA_BUILD_SERVING AUTO CACHE STRING "The component troika::serving: AUTO (where its libraries are found), ON or OFF")
+set(TROIKA_BUILD_TOPOLOGY AUTO CACHE STRING "The component troika::topology: AUTO (where hwloc is found), ON or OFF")
 set(TROIKA_TEST_OPTIMIZATION "" CACHE STRING
   "Added to the flags of tests and examples, but not where speed is looked at: tests/device, troika-run, benchmarks")
 option(TROIKA_BUILD_CUDA "The component troika::cuda" OFF)

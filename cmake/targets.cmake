@@ -5,11 +5,11 @@ set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 
 file(GLOB_RECURSE troika_headers CONFIGURE_DEPENDS include/troika/*.hpp)
-set(troika_models_headers ${troika_headers})
-set(troika_serving_headers ${troika_headers})
-list(FILTER troika_headers EXCLUDE REGEX "/include/troika/(models|serving)/")
-list(FILTER troika_models_headers INCLUDE REGEX "/include/troika/models/")
-list(FILTER troika_serving_headers INCLUDE REGEX "/include/troika/serving/")
+foreach(component IN ITEMS models serving topology)  # each installs its own
+  set(troika_${component}_headers ${troika_headers})
+  list(FILTER troika_${component}_headers INCLUDE REGEX "/include/troika/${component}/")
+  list(FILTER troika_headers EXCLUDE REGEX "/include/troika/${component}/")
+endforeach()
 
 add_library(troika INTERFACE)
 add_library(troika::troika ALIAS troika)

@@ -32,14 +32,16 @@ struct Arguments {
   models::GenerateOptions generate;
   models::DecoderOptions decoder;
   bool invariant = false;
-  bool plan = false, quick = false;
+  bool plan = false, quick = false, verbose = false;
 
   bool own_model() const { return model != TROIKA_MODEL_DIR; }
   troika::StaticAllocation allocation() const {
     return weights.empty() ? troika::StaticAllocation{} : troika::StaticAllocation{weights};
   }
   std::vector<troika::HostDevice> ranks() const { return ranks(devices); }
-  std::vector<troika::HostDevice> ranks(int count) const { return troika::host_devices(count, {.invariant = invariant}); }
+  std::vector<troika::HostDevice> ranks(int count) const {
+    return troika::host_devices(core_groups(count), {.invariant = invariant});
+  }
   troika::Shares shares() const {
     return {weights.empty() ? std::vector<double>(static_cast<std::size_t>(devices), 1.0) : weights, invariant};
   }
@@ -110,7 +112,7 @@ void show_large_block(const Arguments& arguments) {
   models::ModelConfig config;
   config.hidden_size = 4096, config.intermediate_size = 14336, config.layers = 1, config.vocab_size = 128256;
   config.heads = 32, config.kv_heads = 8, config.head_dim = 128;
-  const auto cores = troika::available_cores();
+  const auto cores = core_groups(1)[0];
   const int devices = std::max(2, arguments.devices);
   heading("One block with the shapes of Llama-3-8B, bf16");
   const std::vector<std::int64_t> tokens = arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
@@ -121,10 +123,11 @@ void show_large_block(const Arguments& arguments) {
   std::vector<Row> rows;
   rows.push_back({"1, on 1 core", time_block(config, troika::host_devices(std::vector<std::vector<int>>{{cores[0]}}), tokens)});
   if (cores.size() > 1) {
-    rows.push_back({"1, on " + std::to_string(cores.size()) + " cores", time_block(config, troika::host_devices(1), tokens)});
+    rows.push_back({"1, on " + std::to_string(cores.size()) + " cores", time_block(config, troika::host_devices({cores}), tokens)});
   }
+  troika::HostReport report;
   rows.push_back({std::to_string(devices) + ", on " + std::to_string(cores.size()) + " cores",
-                  time_block(config, troika::host_devices(devices), tokens)});
+                  time_block(config, troika::host_devices(core_groups(devices)), tokens, &report)});
   std::printf("  %7s  %-14s  %12s  %9s  %13s\n", "tokens", "devices", "ms per block", "speed-up", "in all_reduce");
   for (std::size_t t = 0; t < tokens.size(); ++t) {
     for (const auto& row : rows) {
@@ -134,6 +137,7 @@ void show_large_block(const Arguments& arguments) {
     }
   }
   std::printf("  The share in all_reduce counts the wait for slower ranks.\n");
+  print_report(report, arguments.verbose);
 
   const troika::Shares shares{std::vector<double>(static_cast<std::size_t>(devices), 1.0)};
   const auto plan = models::ModelSplit::make(config, shares).rows(config);
@@ -159,6 +163,7 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
                              [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace,
                              speculation);
   std::printf("\n\n%zu tokens in %.1f ms, prompt included\n", result.count(), 1e3 * result.seconds);
+  print_report(result.report, arguments.verbose);
   if (speculation.lookup || speculation.draft) {
     std::printf("%lld of %lld guesses were right (%.0f %%); %lld passes after that of the prompt\n",
                 static_cast<long long>(result.accepted), static_cast<long long>(result.proposed),
@@ -169,19 +174,25 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
 
 void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
   const std::string text = arguments.prompt.empty() ? "A troika is drawn by three horses." : arguments.prompt;
-  troika::TaskScheduler scheduler{arguments.ranks(), arguments.allocation(), {.trace = trace}};
+  const auto devices = arguments.ranks();
+  troika::HostReport report;
+  troika::TaskScheduler scheduler{devices, arguments.allocation(), {.trace = trace}};
   ProgressBar bar("loading", model.weights.total_bytes());
   const auto vectors = scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
     const models::Encoder encoder(pipeline, model.config, model.weights, [&](std::uint64_t bytes) { bar.advance(bytes); });
-    return encoder.embed(pipeline, model.tokenizer.encode(text));
+    auto vector = encoder.embed(pipeline, model.tokenizer.encode(text));
+    if (rank.rank() == 0) report = troika::HostReport::of(devices);
+    communication.barrier();  // until then nobody gives memory back
+    return vector;
   });
   heading("The embedding of \"" + text + "\"");
   std::printf("  %zu numbers:", vectors[0].size());
   for (std::size_t i = 0; i < std::min<std::size_t>(8, vectors[0].size()); ++i) std::printf(" %.5f", vectors[0][i]);
   std::printf(" ...\n");
+  print_report(report, arguments.verbose);
 }
 
 int run(const Arguments& arguments) {
@@ -190,6 +201,7 @@ int run(const Arguments& arguments) {
               troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
               static_cast<double>(model.weights.total_bytes()) / 1e6, arguments.devices);
   print_plan(models::ModelSplit::make(model.config, arguments.shares()).rows(model.config), arguments.devices);
+  if (arguments.plan || arguments.verbose) print_machine(core_groups(arguments.devices));
   if (arguments.plan) return 0;
 
   troika::Trace trace;
@@ -252,7 +264,8 @@ int main(int argc, char** argv) {
   app.add_option("--picture", arguments.picture, "where the picture of the split goes")
       ->capture_default_str()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  app.add_flag("--plan", arguments.plan, "only print who holds what");
+  app.add_flag("--plan", arguments.plan, "only print who holds what, and on which cores");
+  app.add_flag("--verbose", arguments.verbose, "print which cores the devices have, and what the system gave of what was asked");
   app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
   CLI11_PARSE(app, argc, argv);
   try {
@@ -263,7 +276,7 @@ int main(int argc, char** argv) {
       });
       arguments.devices = count;
     }
-    if (arguments.devices == 0) arguments.devices = std::clamp(static_cast<int>(troika::available_cores().size()), 2, 16);
+    if (arguments.devices == 0) arguments.devices = std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16);
     return run(arguments);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troika-run: %s\n", error.what());

@@ -16,6 +16,7 @@
 #include <troika/models/text/tokenizer.hpp>
 #include <troika/troika.hpp>
 
+#include "machine.hpp"
 #include "progress_bar.hpp"
 
 // A Hugging Face folder or a GGUF file, opened once for all worlds.
@@ -52,6 +53,7 @@ struct Answers {
   std::int64_t proposed = 0, accepted = 0, steps = 0;  // of speculation
   double seconds = 0;
   bool ranks_agree = true;
+  troika::HostReport report;  // of the end, on rank 0
 
   std::size_t count() const {
     std::size_t total = 0;
@@ -70,7 +72,7 @@ using Shown = std::function<void(std::size_t prompt, const std::string& text)>;
 
 // Loads the model on the devices and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
 template <class Allocation>
-Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, std::vector<troika::HostDevice> devices,
+Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, const std::vector<troika::HostDevice>& devices,
                Allocation allocation,
                const troika::models::DecoderOptions& decoder_options, const troika::models::GenerateOptions& options,
                const Shown& shown = {}, troika::Trace* trace = nullptr, const Speculation& speculation = {}) {
@@ -78,7 +80,7 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, 
   for (const auto& prompt : prompts) ids.push_back(model.tokenizer.encode(prompt));
 
   using Clock = std::chrono::steady_clock;
-  troika::TaskScheduler scheduler{std::move(devices), std::move(allocation), {.trace = trace}};
+  troika::TaskScheduler scheduler{devices, std::move(allocation), {.trace = trace}};
   ProgressBar bar("loading", model.weights.total_bytes() + (speculation.draft ? speculation.draft->weights.total_bytes() : 0));
   const auto ranks = scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
@@ -113,6 +115,8 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, 
     } else {
       answer_all(troika::models::NoProposals());
     }
+    if (rank.rank() == 0) result.report = troika::HostReport::of(devices);
+    communication.barrier();  // until then nobody gives memory back
     return result;
   });
   Answers result = ranks[0];

@@ -17,12 +17,13 @@ struct BlockTime {
 };
 
 // Times one decoder block with random bf16 weights of the shapes in `config`, split over these devices.
-inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& config, std::vector<troika::HostDevice> devices,
-                                         const std::vector<std::int64_t>& token_counts) {
+inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& config, const std::vector<troika::HostDevice>& devices,
+                                         const std::vector<std::int64_t>& token_counts,
+                                         troika::HostReport* report = nullptr) {
   using troika::HostDevice;
   using Clock = std::chrono::steady_clock;
   troika::Trace trace;
-  troika::TaskScheduler scheduler{std::move(devices), troika::StaticAllocation{}, {.trace = &trace}};
+  troika::TaskScheduler scheduler{devices, troika::StaticAllocation{}, {.trace = &trace}};
   return scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
     troika::DataSync sync{communication};
@@ -89,6 +90,8 @@ inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& conf
       std::ranges::sort(shares);
       times.push_back({passes[passes.size() / 2], shares[shares.size() / 2]});
     }
+    if (report && rank.rank() == 0) *report = troika::HostReport::of(devices);
+    communication.barrier();  // until then nobody gives memory back
     return times;
   })[0];
 }

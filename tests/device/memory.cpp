@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <support/catch.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -70,6 +72,46 @@ TEST_CASE("blocks above the largest kept size go back to the system") {
   { auto buffer = pool->allocate(HostPool::largest_kept + 1); REQUIRE(pool->reserved() > HostPool::largest_kept); }
   REQUIRE(pool->reserved() == 0);
 }
+
+TEST_CASE("large blocks begin where a huge page may, are fresh, and are known while they are there") {
+  auto pool = std::make_shared<HostPool>();
+  REQUIRE(pool->large_blocks().empty());
+  auto small = pool->allocate_exact(1 << 20);
+  {
+    auto exact = pool->allocate_exact(5'000'001), kept = pool->allocate(9'000'000);
+    for (const auto* buffer : {&exact, &kept}) {
+      REQUIRE(reinterpret_cast<std::uintptr_t>(buffer->data()) % detail::huge_page == 0);
+      REQUIRE(std::ranges::count(std::span(buffer->data(), 5'000'001), std::byte{0}) == 5'000'001);
+    }
+    exact.data()[5'000'000] = kept.data()[8'999'999] = std::byte{1};
+    const auto blocks = pool->large_blocks();
+    REQUIRE(blocks.size() == 2);
+    REQUIRE(blocks[0].data() == exact.data());
+    REQUIRE(blocks[0].size() == 5'000'064);
+    REQUIRE(blocks[1].size() == 12 << 20);
+  }
+  REQUIRE(pool->large_blocks().size() == 1);  // one is kept
+  REQUIRE(pool->reserved() == (1 << 20) + (12 << 20));
+  REQUIRE(pool->bind_error() == 0);
+}
+
+TEST_CASE("memory that the system does not have is an error, and takes nothing") {
+  auto pool = std::make_shared<HostPool>();
+  for (const std::size_t bytes : {SIZE_MAX / 2 + 1, SIZE_MAX - 100, std::size_t{1} << 62}) {
+    REQUIRE_THROWS_AS(pool->allocate_exact(bytes), Error);
+  }
+  REQUIRE(pool->reserved() == 0);
+  REQUIRE(pool->large_blocks().empty());
+}
+
+#if defined(__linux__)
+TEST_CASE("a node that is not there cannot have memory, which is told and hurts nobody") {
+  auto pool = std::make_shared<HostPool>(SIZE_MAX, std::vector<int>{1000});
+  auto buffer = pool->allocate_exact(8 << 20);
+  buffer.data()[(8 << 20) - 1] = std::byte{1};
+  REQUIRE(pool->bind_error() != 0);
+}
+#endif
 
 TEST_CASE("past the limit an allocation is an error that says how much was asked") {
   auto pool = std::make_shared<HostPool>(std::size_t{4096});

@@ -100,6 +100,18 @@ TEST_CASE("a caller is pinned to its team's first core, where there is one") {
   }).join();
 }
 
+TEST_CASE("a team knows which cores its threads were not let") {
+  std::thread([] {
+    const int core = available_cores().back();
+    Team team({core, 100000, core, 100001});
+    REQUIRE(team.refused_cores().empty());  // nobody has asked yet
+    team.run([](int, int) {});
+    REQUIRE(team.refused_cores() == std::vector<int>{100000, 100001});
+    REQUIRE(team.pin_caller());
+    REQUIRE(team.refused_cores() == std::vector<int>{100000, 100001});
+  }).join();
+}
+
 TEST_CASE("parallel_for covers a range once, in whole grains") {
   for (const int size : {1, 2, 3}) {
     Team team(cores(size));

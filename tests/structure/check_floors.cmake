@@ -7,6 +7,7 @@ set(floor_core 0)
 set(floor_version.hpp 0)
 set(floor_observe 0.5) # reports about the words of core
 set(floor_device 1)
+set(floor_topology 1)
 set(floor_communication 2)
 set(floor_sync 3)
 set(floor_scheduling 3)

@@ -9,6 +9,7 @@
 #include <troika/device/device.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/memory.hpp>
+#include <troika/device/host/system_cores.hpp>
 #include <troika/device/host/team.hpp>
 #include <troika/device/tensor.hpp>
 
@@ -33,7 +34,7 @@ class HostDevice {
 
   explicit HostDevice(int index = 0, HostOptions options = {})
       : index_(index), name_("host:" + std::to_string(index)), options_(std::move(options)),
-        pool_(std::make_shared<HostPool>(options_.memory_limit)), team_(std::make_shared<Team>(options_.cores)) {}
+        pool_(std::make_shared<HostPool>(options_.memory_limit, detail::nodes_of(options_.cores))), team_(std::make_shared<Team>(options_.cores)) {}
 
   int index() const { return index_; }
   const std::string& name() const { return name_; }
@@ -41,8 +42,10 @@ class HostDevice {
   Buffer allocate(std::size_t bytes) { return pool_->allocate(bytes); }
   Buffer allocate_exact(std::size_t bytes) { return pool_->allocate_exact(bytes); }
   std::size_t memory_reserved() const { return pool_->reserved(); }
+  const HostPool& memory() const { return *pool_; }
   // The threads of this device. One caller at a time: the rank that owns the device.
   Team& team() { return *team_; }
+  const Team& team() const { return *team_; }
 
  private:
   int index_;

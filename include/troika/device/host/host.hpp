@@ -12,6 +12,7 @@
 #include <troika/device/host/experts.hpp>
 #include <troika/device/host/gemm.hpp>
 #include <troika/device/host/gemv.hpp>
+#include <troika/device/host/host_report.hpp>
 #include <troika/device/host/kv_rows.hpp>
 #include <troika/device/host/linear.hpp>
 #include <troika/device/host/memory.hpp>

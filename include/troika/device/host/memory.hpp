@@ -7,15 +7,14 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <troika/core/error.hpp>
+#include <troika/device/host/large_blocks.hpp>
 
 namespace troika {
 
@@ -51,11 +50,12 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
     std::size_t bytes_ = 0;
   };
 
-  explicit HostPool(std::size_t limit = SIZE_MAX) : limit_(limit) {
+  // Large blocks lie on these NUMA nodes, in ascending order; without any, where they are written first.
+  explicit HostPool(std::size_t limit = SIZE_MAX, std::vector<int> nodes = {}) : limit_(limit), nodes_(std::move(nodes)) {
     for (auto& free : free_) free.reserve(64);  // giving back must not allocate
   }
   ~HostPool() {
-    for (auto& free : free_) for (auto* block : free) std::free(block);
+    for (std::size_t i = 0; i < free_.size(); ++i) for (auto* block : free_[i]) to_system(block, size_of_slot(i));
   }
 
   Buffer allocate(std::size_t wanted) {
@@ -76,6 +76,15 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
 
   // Bytes taken from the system, in use or kept.
   std::size_t reserved() const { return reserved_.load(std::memory_order_relaxed); }
+  const std::vector<int>& nodes() const { return nodes_; }
+
+  // Those that are on huge pages and on the nodes if the system does as it is asked, in use or kept.
+  std::vector<std::span<const std::byte>> large_blocks() const {
+    std::lock_guard lock(large_mutex_);
+    return large_;
+  }
+  // The errno with which the system refused to bind a large block to the nodes, or 0.
+  int bind_error() const { return bind_error_.load(std::memory_order_relaxed); }
 
  private:
   struct Lock {
@@ -96,16 +105,26 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
     return {shared_from_this(), data, bytes};
   }
 
-  // Large blocks are on huge pages where the system has them: reading weights once misses fewer page table entries.
-  static std::byte* from_system(std::size_t bytes) {
-    constexpr std::size_t page = std::size_t{2} << 20;
-    if (bytes < 2 * page) return static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
-    void* data = nullptr;
-    if (posix_memalign(&data, page, bytes) != 0) return nullptr;
-#if defined(__linux__)
-    madvise(data, bytes / page * page, MADV_HUGEPAGE);  // only a wish
-#endif
-    return static_cast<std::byte*>(data);
+  static bool is_large(std::size_t bytes) { return bytes >= 2 * detail::huge_page; }
+
+  std::byte* from_system(std::size_t bytes) {
+    if (!is_large(bytes)) return static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
+    std::lock_guard lock(large_mutex_);
+    large_.emplace_back();  // before there is something to lose
+    auto* const data = detail::map_large(bytes);
+    if (!data) {
+      large_.pop_back();
+      return nullptr;
+    }
+    large_.back() = {data, bytes};
+    if (const int error = detail::bind_to_nodes(data, bytes, nodes_)) bind_error_.store(error, std::memory_order_relaxed);
+    return data;
+  }
+  void to_system(std::byte* data, std::size_t bytes) noexcept {
+    if (!is_large(bytes)) return std::free(data);
+    std::lock_guard lock(large_mutex_);
+    std::erase_if(large_, [data](const auto& block) { return block.data() == data; });
+    detail::unmap_large(data, bytes);
   }
 
   static std::size_t whole_lines(std::size_t wanted) {
@@ -125,6 +144,11 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
     return 2 * log + (std::has_single_bit(bytes) ? 1 : 0);
   }
 
+  static std::size_t size_of_slot(std::size_t slot) {
+    const std::size_t power = std::size_t{1} << (slot / 2);
+    return slot % 2 == 1 ? power : power / 4 * 3;
+  }
+
   void give_back(std::byte* data, std::size_t bytes) noexcept {
     if (is_kept(bytes)) {
       Lock lock(busy_);
@@ -133,11 +157,15 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
         return;
       }
     }
-    std::free(data);
+    to_system(data, bytes);
     reserved_.fetch_sub(bytes, std::memory_order_relaxed);
   }
 
   std::size_t limit_;
+  std::vector<int> nodes_;
+  mutable std::mutex large_mutex_;
+  std::vector<std::span<const std::byte>> large_;
+  std::atomic<int> bind_error_{0};
   std::atomic<std::size_t> reserved_{0};
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
   std::array<std::vector<std::byte*>, 64> free_;

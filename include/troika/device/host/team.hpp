@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -47,7 +48,7 @@ inline bool pin_this_thread([[maybe_unused]] int core) {
 class Team {
  public:
   explicit Team(std::vector<int> cores = {})
-      : cores_(std::move(cores)), size_(std::max(1, static_cast<int>(cores_.size()))) {}
+      : cores_(std::move(cores)), size_(std::max(1, static_cast<int>(cores_.size()))), refused_(cores_.size()) {}
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
   ~Team() {
@@ -60,7 +61,16 @@ class Team {
   const std::vector<int>& cores() const { return cores_; }
 
   // Puts the calling thread on the first core of this team. False where there is nothing to pin to or the system refuses.
-  bool pin_caller() const { return !cores_.empty() && pin_this_thread(cores_.front()); }
+  bool pin_caller() { return !cores_.empty() && pin(0); }
+
+  // The cores that the system refused to the threads that started so far, in the order of the members. Thread-safe.
+  std::vector<int> refused_cores() const {
+    std::vector<int> refused;
+    for (std::size_t i = 0; i < cores_.size(); ++i) {
+      if (refused_[i].load(std::memory_order_relaxed)) refused.push_back(cores_[i]);
+    }
+    return refused;
+  }
 
   // f(member, size) on every member at once, the caller being member 0; returns when all have. The first exception of a
   // member is rethrown here. Does not allocate once the threads are there.
@@ -113,13 +123,19 @@ class Team {
     }
   }
 
+  bool pin(std::size_t member) {
+    const bool done = pin_this_thread(cores_[member]);
+    refused_[member].store(!done, std::memory_order_relaxed);
+    return done;
+  }
+
   void begin_round() {
     round_.value().fetch_add(1, std::memory_order_seq_cst);
     wake(round_);
   }
 
   void serve(int member, std::uint32_t round) {
-    pin_this_thread(cores_[static_cast<std::size_t>(member)]);
+    pin(static_cast<std::size_t>(member));
     while (true) {
       round = wait_while(round_, [round](std::uint32_t now) { return now == round; });
       if (stop_.load(std::memory_order_relaxed)) return;
@@ -138,6 +154,7 @@ class Team {
 
   std::vector<int> cores_;
   int size_;
+  std::vector<std::atomic<bool>> refused_;
   std::vector<std::thread> threads_;
   void (*call_)(void*, int, int) = nullptr;
   void* function_ = nullptr;

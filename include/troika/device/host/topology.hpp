@@ -14,10 +14,12 @@
 
 #include <troika/core/error.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/system_cores.hpp>
 
 namespace troika {
 
-// The cores that this process may run on.
+// The cores that the calling thread may run on: of each, its first hardware thread, in ascending order. Which of them are near
+// to each other and to which memory is what troika::topology knows.
 inline std::vector<int> available_cores() {
   std::vector<int> cores;
 #if defined(__linux__)
@@ -31,7 +33,7 @@ inline std::vector<int> available_cores() {
     const int count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     for (int core = 0; core < count; ++core) cores.push_back(core);
   }
-  return cores;
+  return detail::one_thread_a_core(cores);
 }
 
 // One device per group of cores. An empty group is a device of one thread that the system places.
