@@ -19,6 +19,7 @@
 #include <troika/core/weight_type.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
+#include <troika/device/host/kernels/amx.hpp>
 #include <troika/device/host/topology.hpp>
 
 // What this machine can do at most, measured: virtual machines do not tell their clock rate. Kernels are held against
@@ -91,6 +92,35 @@ __attribute__((target("avx512f,avx512bf16,avx512vnni"))) inline double rate_of_p
 }
 #endif
 
+// The same in tiles, where the processor has them.
+#if defined(__x86_64__)
+template <Chain chain>
+double rate_of_tiles() {
+  constexpr int rounds = 20000;
+  troika::kernels::AmxUnit unit(troika::kernels::TileShapes{}.set(0, 8, 16, 64));
+  double best = 0;
+  for (int repeat = 0; repeat < 40; ++repeat) {
+    const double start = thread_seconds();
+    for (int i = 0; i < rounds; ++i) {
+      if constexpr (chain == Chain::pairs) {
+        unit.pairs<0, 4, 6>();
+        unit.pairs<1, 4, 7>();
+        unit.pairs<2, 5, 6>();
+        unit.pairs<3, 5, 7>();
+      } else {
+        unit.bytes<0, 4, 6>();
+        unit.bytes<1, 4, 7>();
+        unit.bytes<2, 5, 6>();
+        unit.bytes<3, 5, 7>();
+      }
+    }
+    const double products = rounds * 4.0 * 16 * 16 * (chain == Chain::pairs ? 32 : 64);
+    best = std::max(best, 2 * products / (thread_seconds() - start));
+  }
+  return best;
+}
+#endif
+
 // Operations a second of one core with weights of this type, by the fastest instructions that the kernels have for it.
 inline double peak_rate(troika::WeightType type) {
   static const double floats = [] {
@@ -101,8 +131,12 @@ inline double peak_rate(troika::WeightType type) {
     return plain_rate();
   }();
 #if defined(__x86_64__)
-  static const double pairs = troika::cpu_has_bf16() ? rate_of_products<Chain::pairs>() : floats;
-  static const double bytes = troika::cpu_has_vnni() ? rate_of_products<Chain::bytes>() : floats;
+  static const double pairs = troika::cpu_has_amx()    ? rate_of_tiles<Chain::pairs>()
+                              : troika::cpu_has_bf16() ? rate_of_products<Chain::pairs>()
+                                                       : floats;
+  static const double bytes = troika::cpu_has_amx()    ? rate_of_tiles<Chain::bytes>()
+                              : troika::cpu_has_vnni() ? rate_of_products<Chain::bytes>()
+                                                       : floats;
   return type == troika::WeightType::bf16 ? pairs : troika::is_quantised(type) ? bytes : floats;
 #else
   (void)type;

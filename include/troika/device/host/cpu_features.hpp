@@ -3,6 +3,12 @@
 
 #include <string_view>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace troika {
 
 // The instruction sets that the host kernels are written for. `plain` is what the compiler targets by itself.
@@ -51,6 +57,30 @@ inline bool cpu_has_vnni() {
   static const bool has = [] {
 #if defined(__x86_64__)
     return cpu_level() == CpuLevel::avx512 && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+  }();
+  return has;
+}
+
+// The matrix unit (AMX): tiles, products of bytes and of bf16. True only where the processor has all three, the system
+// saves their state, and has given this process the permission to use them, for which this asks once: then all threads
+// may.
+inline bool cpu_has_amx() {
+  static const bool has = [] {
+#if defined(__x86_64__) && defined(__linux__)
+    if (!cpu_has_bf16() || !cpu_has_vnni()) return false;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned pairs = 1u << 22, tiles = 1u << 24, bytes = 1u << 25, all = pairs | tiles | bytes;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & all) != all) return false;
+    asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    constexpr unsigned configuration = 1u << 17, data = 1u << 18;
+    if ((a & (configuration | data)) != (configuration | data)) return false;
+    constexpr long get_permission = 0x1022, ask_permission = 0x1023, tile_data = 18;  // <asm/prctl.h>, Linux 5.16
+    unsigned long granted = 0;
+    return syscall(SYS_arch_prctl, ask_permission, tile_data) == 0 &&
+           syscall(SYS_arch_prctl, get_permission, &granted) == 0 && (granted >> tile_data & 1) != 0;
 #else
     return false;
 #endif

@@ -24,6 +24,7 @@ struct HostOptions {
   // The same bits on 1, 2, 4 and 8 devices and however many cores each has, and for each row of activations whatever the
   // other rows are. Prompts of models in f32 or f16 are slower, others by little.
   bool invariant = false;
+  bool matrix_unit = true;  // whether products may run in AMX, where the processor has it; in bf16 this changes bits
 };
 
 // A group of CPU cores of this machine. A handle: copies share the memory pool and the team of threads.

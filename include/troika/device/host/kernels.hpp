@@ -18,6 +18,7 @@
 #include <troika/core/weight_type.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/panel_fields.hpp>
+#include <troika/device/host/kernels/amx.hpp>
 #include <troika/device/host/kernels/levels.hpp>
 
 #define TROIKA_LEVEL plain
@@ -60,6 +61,7 @@
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
 #include <troika/device/host/kernels/panels.hpp>
 #include <troika/device/host/kernels/panel_dots.hpp>
+#include <troika/device/host/kernels/amx_panels.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET

@@ -10,6 +10,7 @@
 
 #include <troika/core/dtype.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/device/host/amx.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/gemm.hpp>
@@ -114,37 +115,19 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
 }
 
 // The same with panels, which prepare_for_products() made. Rows of x are rounded to 8 bits before quantised ones and to
-// bf16 before bf16, few or many, and each row of y has the same bits whatever the other rows are.
+// bf16 before bf16, few or many, and each row of y has the same bits whatever the other rows are. Where the device may
+// use the matrix unit (AMX), it takes all rows before bf16, whose bits are others than without it, and more than a few
+// before quantised ones, which have the same bits as without it.
 template <std::same_as<PanelView> W>
 void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
             [[maybe_unused]] CpuLevel level = cpu_level()) {
   kernels::check_linear(x.shape(), w.shape(), y.shape());
   if (kernels::only_bias(x, y, bias)) return;
 #if defined(__x86_64__)
+  const bool tiles = kernels::wants_amx(stream.device(), w.type, x.shape()[0]);
   kernels::with_panels(w.type, [&]<WeightType type>() {
-    using Product = kernels::PanelProduct<type>;
-    constexpr std::int64_t rows_together = 512;
-    const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
-    auto& team = stream.device().team();
-    auto buffer = stream.device().allocate(static_cast<std::size_t>(Product::scratch(std::min(m, rows_together), k)) *
-                                           sizeof(float));
-    for (std::int64_t i = 0; i < m; i += rows_together) {
-      const kernels::PanelProblem problem{reinterpret_cast<float*>(buffer.data()),
-                                          w.data,
-                                          y.data() + i * n,
-                                          bias,
-                                          std::min(rows_together, m - i),
-                                          n,
-                                          k};
-      const std::int64_t panels = (n + panel_rows - 1) / panel_rows;
-      const std::int64_t rows_at_once = std::max<std::int64_t>(1, 65536 / (k * Product::most)) * Product::most;
-      const std::int64_t panels_at_once = std::max<std::int64_t>(2, 65536 / (k * problem.m) / 2 * 2);
-      parallel_for(team, problem.m, rows_at_once, [&](std::int64_t begin, std::int64_t end) {
-        Product::prepare(problem, x.data() + i * k, begin, end);
-      });
-      parallel_for(team, panels, panels_at_once,
-                   [&](std::int64_t begin, std::int64_t end) { Product::multiply(problem, begin, end); });
-    }
+    if (tiles) return kernels::multiply_panels<kernels::AmxProduct<type, kernels::AmxUnit>>(stream, x, w, y, bias);
+    kernels::multiply_panels<kernels::PanelProduct<type>>(stream, x, w, y, bias);
   });
 #else
   throw Error(Fault::unsupported, "panels are an order of x86 processors");

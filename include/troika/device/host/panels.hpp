@@ -74,6 +74,8 @@ namespace kernels {
 
 // y (m, n) = x wT + bias, with x prepared chunk by chunk along k, and of these group of rows by group of rows.
 struct PanelProblem {
+  static constexpr std::int64_t most_rows = 512;  // more are several problems
+
   const float* x;
   const std::byte* w;
   float* y;
@@ -91,10 +93,10 @@ struct PanelProblem {
   }
 
   // f(panel, p) for panels [first, last), `together` of them at a time, and all chunks, in an order that keeps what is
-  // read of x in the second-level cache.
+  // read of x, so many elements, in the second-level cache.
   template <class F>
-  void for_all(std::int64_t first, std::int64_t last, std::int64_t together, std::int64_t chunk, F&& f) const {
-    constexpr std::int64_t elements = 128 * 1024;
+  void for_all(std::int64_t first, std::int64_t last, std::int64_t together, std::int64_t chunk, F&& f,
+               std::int64_t elements = 128 * 1024) const {
     const bool by_panels = m * k <= elements;
     const std::int64_t deep = by_panels ? k : chunk;
     for (std::int64_t outer = 0; outer < k; outer += deep) {
@@ -128,7 +130,8 @@ struct PanelProduct {
     for (std::int64_t p = 0; p < a.k; p += chunk) {
       for (std::int64_t i = first, size; i < last; i += size) {
         size = group(a.m - i);
-        Dots::prepare(x + i * a.k + p, a.k, size, depth(a, p) / 32, P::offset, const_cast<float*>(rows_at(a, p, i)));
+        Dots::prepare(x + i * a.k + p, a.k, size, size, depth(a, p) / 32, P::offset,
+                      const_cast<float*>(rows_at(a, p, i)));
       }
     }
   }
@@ -212,6 +215,28 @@ struct PanelProduct<WeightType::bf16> {
     PairPanels::multiply<M, P>(x, w, apart, rows, pairs, y);
   }
 };
+
+// y = x wT + bias, by Product.
+template <class Product>
+void multiply_panels(HostStream& stream, View<const float> x, PanelView w, View<float> y, const float* bias) {
+  constexpr std::int64_t most = PanelProblem::most_rows;
+  const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
+  auto& team = stream.device().team();
+  auto buffer =
+      stream.device().allocate(static_cast<std::size_t>(Product::scratch(std::min(m, most), k)) * sizeof(float));
+  for (std::int64_t i = 0; i < m; i += most) {
+    const PanelProblem problem{
+        reinterpret_cast<float*>(buffer.data()), w.data, y.data() + i * n, bias, std::min(most, m - i), n, k};
+    const std::int64_t panels = (n + panel_rows - 1) / panel_rows;
+    const std::int64_t rows_at_once = std::max<std::int64_t>(1, 65536 / (k * Product::most)) * Product::most;
+    const std::int64_t panels_at_once = std::max<std::int64_t>(2, 65536 / (k * problem.m) / 2 * 2);
+    parallel_for(team, problem.m, rows_at_once, [&](std::int64_t begin, std::int64_t end) {
+      Product::prepare(problem, x.data() + i * k, begin, end);
+    });
+    parallel_for(team, panels, panels_at_once,
+                 [&](std::int64_t begin, std::int64_t end) { Product::multiply(problem, begin, end); });
+  }
+}
 
 // f.operator()<type>() for a type that panels have.
 template <class F>

@@ -16,13 +16,14 @@ struct PanelDots {
   // have to be multiplied with: the sum of the bytes times -offset, an integer, or times the scale. In floats.
   static constexpr std::int64_t floats(std::int64_t rows) { return 11 * rows; }
 
-  // A group with a NaN or an infinity becomes NaN.
-  TROIKA_TARGET static void prepare(const float* x, std::int64_t x_step, std::int64_t rows, std::int64_t groups,
-                                    int offset, float* to) {
+  // A group with a NaN or an infinity becomes NaN. The first `present` rows are there; the others become zeros.
+  TROIKA_TARGET static void prepare(const float* x, std::int64_t x_step, std::int64_t present, std::int64_t rows,
+                                    std::int64_t groups, int offset, float* to) {
     for (std::int64_t g = 0; g < groups; ++g, x += 32, to += floats(rows)) {
       float* const scales = to + 8 * rows;
       float* const sums = scales + rows;
-      for (std::int64_t i = 0; i < rows; ++i) {
+      if (present < rows) std::memset(to, 0, static_cast<std::size_t>(floats(rows)) * sizeof(float));
+      for (std::int64_t i = 0; i < present; ++i) {
         const __m512 low = _mm512_loadu_ps(x + i * x_step), high = _mm512_loadu_ps(x + i * x_step + 16);
         const __m512 strange = low * 0.0f + high * 0.0f;  // the maximum looks away from NaN
         const float largest = Wide::largest(Wide::max(Wide::max(low, -low), Wide::max(high, -high)));
@@ -74,15 +75,21 @@ struct PanelDots {
       const F scale = _mm512_load_ps(record + 512 + 64 * h);
       TROIKA_UNROLL
       for (int i = 0; i < M; ++i) {
-        const F whole = _mm512_maskz_cvtepi32_ps(0xffff, dot[i]);
-        sum[i] = _mm512_fmadd_ps(whole * _mm512_set1_ps(scale_of_x[i]), scale, sum[i]);
+        sum[i] = scaled(sum[i], dot[i], scale_of_x[i], scale);
       }
       if constexpr (minimum) {
         const F less = _mm512_load_ps(record + 512 + 64 * (halves + h));
         TROIKA_UNROLL
-        for (int i = 0; i < M; ++i) sum[i] = _mm512_fnmadd_ps(_mm512_set1_ps(sums_of_x[h * M + i]), less, sum[i]);
+        for (int i = 0; i < M; ++i) sum[i] = lessened(sum[i], sums_of_x[h * M + i], less);
       }
     }
+  }
+  // What a sum becomes by a product of bytes, and by the minimum of their group.
+  TROIKA_INLINE F scaled(F sum, __m512i dot, float scale_of_x, F scale) {
+    return _mm512_fmadd_ps(_mm512_maskz_cvtepi32_ps(0xffff, dot) * _mm512_set1_ps(scale_of_x), scale, sum);
+  }
+  TROIKA_INLINE F lessened(F sum, float sum_of_x, F minimum_of_w) {
+    return _mm512_fnmadd_ps(_mm512_set1_ps(sum_of_x), minimum_of_w, sum);
   }
 
   // M rows of x times a panel: with records, or with the blocks of 16 rows as they lie in memory.

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <support/catch.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include <troika/device/host/panels.hpp>
+
+#include "inputs.hpp"
+#include "quantised.hpp"
+
+namespace troika::test {
+
+// The quantised types, and bf16.
+inline std::vector<WeightType> panel_types() {
+  std::vector<WeightType> types(quantised_types.begin(), quantised_types.end());
+  types.push_back(WeightType::bf16);
+  return types;
+}
+inline std::vector<float> in_pairs(std::vector<float> x) {
+  for (auto& value : x) value = static_cast<float>(bf16(value));
+  return x;
+}
+// Elements of a type, and what they mean.
+struct Elements {
+  std::vector<std::byte> bytes;
+  std::vector<float> values;
+
+  Elements(WeightType type, std::int64_t count, unsigned seed) {
+    if (type == WeightType::bf16) {
+      values = in_pairs(random_values(count, seed));
+      for (const float value : values) {
+        const auto bits = bf16(value).bits;
+        bytes.push_back(static_cast<std::byte>(bits & 255));
+        bytes.push_back(static_cast<std::byte>(bits >> 8));
+      }
+    } else {
+      bytes = random_blocks(type, count, seed);
+      values = expanded(type, bytes);
+    }
+  }
+};
+
+inline Weight<HostDevice> weight_of(HostDevice& device, WeightType type, std::int64_t rows, std::int64_t columns,
+                                    const std::vector<std::byte>& blocks) {
+  Weight<HostDevice> weight(device, type, {rows, columns});
+  std::memcpy(weight.data(), blocks.data(), blocks.size());
+  prepare_for_products(device, weight);
+  return weight;
+}
+
+inline bool has_panels() {
+  if (cpu_has_vnni() && cpu_has_bf16()) return true;
+  WARN("this processor has no order of panels");
+  return false;
+}
+
+}  // namespace troika::test
