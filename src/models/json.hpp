@@ -2,7 +2,7 @@
 #pragma once
 
 // nlohmann::json for files that may be hostile: bounded depth, no duplicate keys, every complaint an Error that names
-// the file and the field. Private to src/models.
+// the file and the field. Private to src.
 
 #include <cstdint>
 #include <filesystem>

@@ -46,7 +46,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void start();
   void start_refused();  // too many are open: 503
   void close_if_idle();
-  void drop();           // now: whoever writes an answer learns that the client is gone
+  void drop();  // now: whoever writes an answer learns that the client is gone
 
   // Any thread
   const tcp::socket::executor_type& executor() { return executor_; }
@@ -77,7 +77,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void timed_out();
   void leave(State next);
   void queue(const std::shared_ptr<Exchange>& exchange, std::string_view bytes);  // with its mutex held
-  std::string head(const Exchange& exchange, int status, const HttpFields& headers, std::optional<std::size_t> length) const;
+  std::string head(const Exchange& exchange, int status, const HttpFields& headers,
+                   std::optional<std::size_t> length) const;
 
   std::shared_ptr<HttpService> service_;  // first: it owns what the socket needs to the end
   tcp::socket socket_;
@@ -85,7 +86,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::steady_timer timer_;
   std::uint64_t timer_serial_ = 0;
   State state_ = State::idle;
-  bool watching_ = false, sending_now_ = false, served_before_ = false;
+  bool watching_ = false, sending_now_ = false;
   boost::beast::flat_buffer buffer_{};
   std::optional<http::request_parser<http::string_body>> parser_{};
   HttpRequest request_{};
@@ -144,7 +145,9 @@ inline void Connection::start_refused() { refuse(plain_answer(503, "too many con
 inline void Connection::watch() {
   if (watching_ || state_ == State::closed) return;
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(4096), [self = shared_from_this()](error_code error, std::size_t bytes) { self->watched(error, bytes); });
+  socket_.async_read_some(buffer_.prepare(4096), [self = shared_from_this()](error_code error, std::size_t bytes) {
+    self->watched(error, bytes);
+  });
 }
 
 inline void Connection::watched(error_code error, std::size_t bytes) {
@@ -170,7 +173,8 @@ inline void Connection::read_request() {
   parser_.emplace();
   parser_->header_limit(static_cast<std::uint32_t>(service_->options.header_bytes));
   parser_->body_limit(service_->options.body_bytes);
-  http::async_read_header(socket_, buffer_, *parser_, [self = shared_from_this()](error_code error, std::size_t) { self->have_header(error); });
+  http::async_read_header(socket_, buffer_, *parser_,
+                          [self = shared_from_this()](error_code error, std::size_t) { self->have_header(error); });
 }
 
 inline void Connection::have_header(error_code error) {
@@ -178,12 +182,14 @@ inline void Connection::have_header(error_code error) {
   if (error) return read_failed(error);
   const auto& message = parser_->get();
   request_ = {std::string(message.method_string()), std::string(message.target()), {}, {}, {}};
-  for (const auto& field : message) request_.headers.emplace_back(std::string(field.name_string()), std::string(field.value()));
+  for (const auto& field : message)
+    request_.headers.emplace_back(std::string(field.name_string()), std::string(field.value()));
   error_code ignored;
   request_.peer = socket_.remote_endpoint(ignored).address().to_string();
   if (auto answer = refusal()) return refuse(std::move(*answer));
 
-  reserved_ = parser_->chunked() ? service_->options.body_bytes : static_cast<std::size_t>(parser_->content_length().value_or(0));
+  reserved_ = parser_->chunked() ? service_->options.body_bytes
+                                 : static_cast<std::size_t>(parser_->content_length().value_or(0));
   if (!service_->reserve(reserved_)) {
     reserved_ = 0;
     return refuse(plain_answer(503, "too much is being sent at once; try again later"));
@@ -220,8 +226,10 @@ inline std::optional<HttpAnswer> Connection::refusal() {
   if (service_->draining()) return plain_answer(503, "the server is stopping");
   if (request_.headers.size() > service_->options.header_fields) return plain_answer(431, "too many header fields");
   if (request_.count("Host") > 1) return plain_answer(400, "more than one Host");
-  if (request_.count("Transfer-Encoding") > 0 && !parser_->chunked()) return plain_answer(400, "unknown Transfer-Encoding");
-  if (request_.count("Expect") > 0 && !same_name(request_.header("Expect"), "100-continue")) return plain_answer(417, "unknown Expect");
+  if (request_.count("Transfer-Encoding") > 0 && !parser_->chunked())
+    return plain_answer(400, "unknown Transfer-Encoding");
+  if (request_.count("Expect") > 0 && !same_name(request_.header("Expect"), "100-continue"))
+    return plain_answer(417, "unknown Expect");
   return service_->options.admit ? service_->options.admit(request_) : std::nullopt;
 }
 
@@ -259,12 +267,13 @@ inline void Connection::refuse(HttpAnswer text) {
   answer(exchange_, std::move(text));
 }
 
-inline std::string Connection::head(const Exchange& exchange, int status, const HttpFields& headers, std::optional<std::size_t> length) const {
+inline std::string Connection::head(const Exchange& exchange, int status, const HttpFields& headers,
+                                    std::optional<std::size_t> length) const {
   http::response<http::empty_body> message(static_cast<http::status>(status), exchange.version);
   for (const auto& [name, value] : headers) message.insert(name, value);
   message.keep_alive(exchange.keep_alive && !service_->draining());
-  if (length) message.content_length(*length);
-  else if (exchange.chunked) message.chunked(true);
+  if (length && status != 204) message.content_length(*length);
+  if (!length && exchange.chunked) message.chunked(true);
   std::ostringstream text;
   text << message.base();
   return text.str();
@@ -299,11 +308,15 @@ inline bool Connection::write(const std::shared_ptr<Exchange>& exchange, std::st
   if (exchange->gone) return false;
   if (!exchange->begun || exchange->ended || piece.empty() || exchange->head_only) return true;
   if (exchange->unread + piece.size() > service_->options.unread_bytes) {
-    asio::post(executor_, [self = shared_from_this(), exchange] { if (self->exchange_ == exchange) self->drop(); });
+    asio::post(executor_, [self = shared_from_this(), exchange] {
+      if (self->exchange_ == exchange) self->drop();
+    });
     return false;
   }
-  if (exchange->chunked) queue(exchange, boost::beast::buffers_to_string(http::make_chunk(asio::buffer(piece))));
-  else queue(exchange, piece);
+  if (exchange->chunked)
+    queue(exchange, boost::beast::buffers_to_string(http::make_chunk(asio::buffer(piece))));
+  else
+    queue(exchange, piece);
   return true;
 }
 
@@ -311,7 +324,8 @@ inline void Connection::end(const std::shared_ptr<Exchange>& exchange) {
   std::lock_guard lock(exchange->mutex);
   if (exchange->ended || exchange->gone) return;
   exchange->begun = exchange->ended = true;
-  queue(exchange, exchange->chunked && !exchange->head_only ? boost::beast::buffers_to_string(http::make_chunk_last()) : "");
+  queue(exchange,
+        exchange->chunked && !exchange->head_only ? boost::beast::buffers_to_string(http::make_chunk_last()) : "");
 }
 
 inline void Connection::abandoned(const std::shared_ptr<Exchange>& exchange) {
@@ -320,7 +334,10 @@ inline void Connection::abandoned(const std::shared_ptr<Exchange>& exchange) {
     std::lock_guard lock(exchange->mutex);
     if (exchange->ended || exchange->gone) return;
     begun = exchange->begun;
-    if (begun) asio::post(executor_, [self = shared_from_this(), exchange] { if (self->exchange_ == exchange) self->drop(); });
+    if (begun)
+      asio::post(executor_, [self = shared_from_this(), exchange] {
+        if (self->exchange_ == exchange) self->drop();
+      });
   }
   if (!begun) answer(exchange, plain_answer(500, "the request failed"));
 }
@@ -359,9 +376,12 @@ inline void Connection::finish() {
   if (!keep_alive) return linger();
   arm(service_->options.idle_time);
   error_code ignored;
-  if (buffer_.size() == 0) watch();
-  else if (watching_) socket_.cancel(ignored);
-  else read_request();
+  if (buffer_.size() == 0)
+    watch();
+  else if (watching_)
+    socket_.cancel(ignored);
+  else
+    read_request();
 }
 
 // Ends the exchange, on either way.

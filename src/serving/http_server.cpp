@@ -19,19 +19,23 @@ std::string_view HttpRequest::header(std::string_view name) const {
   return at == headers.end() ? std::string_view() : at->second;
 }
 std::size_t HttpRequest::count(std::string_view name) const {
-  return static_cast<std::size_t>(std::ranges::count_if(headers, [&](const auto& field) { return same_name(field.first, name); }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(headers, [&](const auto& field) { return same_name(field.first, name); }));
 }
 
 void HttpService::listen() {
   error_code error;
   const auto ip = asio::ip::make_address(options.address == "localhost" ? "127.0.0.1" : options.address, error);
-  expects(!error, [&] { return "an address to listen on is an IP address or localhost, not \"" + options.address + "\""; });
+  expects(!error,
+          [&] { return "an address to listen on is an IP address or localhost, not \"" + options.address + "\""; });
   const tcp::endpoint endpoint(ip, options.port);
   acceptor_.open(endpoint.protocol(), error);
   if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor_.bind(endpoint, error);
   if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-  expects(!error, [&] { return "cannot listen on " + options.address + ", port " + std::to_string(options.port) + ": " + error.message(); });
+  expects(!error, [&] {
+    return "cannot listen on " + options.address + ", port " + std::to_string(options.port) + ": " + error.message();
+  });
   address = ip.to_string();
   port = acceptor_.local_endpoint().port();
   accept();
@@ -39,14 +43,18 @@ void HttpService::listen() {
 }
 
 void HttpService::accept() {
-  acceptor_.async_accept(asio::make_strand(io_), [self = shared_from_this()](error_code error, tcp::socket socket) { self->accepted(error, std::move(socket)); });
+  acceptor_.async_accept(asio::make_strand(io_), [self = shared_from_this()](error_code error, tcp::socket socket) {
+    self->accepted(error, std::move(socket));
+  });
 }
 
 void HttpService::accepted(error_code error, tcp::socket socket) {
   if (error == asio::error::operation_aborted || !acceptor_.is_open()) return;
   if (error) {  // too many open files, mostly: some will be closed
     again_.expires_after(Milliseconds(50));
-    again_.async_wait([self = shared_from_this()](error_code cancelled) { if (!cancelled) self->accept(); });
+    again_.async_wait([self = shared_from_this()](error_code cancelled) {
+      if (!cancelled) self->accept();
+    });
     return;
   }
   auto connection = std::make_shared<Connection>(shared_from_this(), std::move(socket));
@@ -56,7 +64,8 @@ void HttpService::accepted(error_code error, tcp::socket socket) {
     connections_.emplace(connection.get(), connection);
     count = connections_.size();
   }
-  asio::post(connection->executor(), [this, connection, over = count > options.connections, far_over = count > options.connections + refused_at_once] {
+  asio::post(connection->executor(), [this, connection, over = count > options.connections,
+                                      far_over = count > options.connections + refused_at_once] {
     far_over || closed_ ? connection->drop() : over ? connection->start_refused() : connection->start();
   });
   accept();
@@ -99,7 +108,8 @@ std::vector<std::shared_ptr<Connection>> HttpService::all() {
 void HttpService::stop(Milliseconds time) {
   std::call_once(stopped_, [&] {
     draining_ = true;
-    for (const auto& connection : all()) asio::post(connection->executor(), [connection] { connection->close_if_idle(); });
+    for (const auto& connection : all())
+      asio::post(connection->executor(), [connection] { connection->close_if_idle(); });
     {
       std::unique_lock lock(mutex_);
       changed_.wait_for(lock, time, [&] { return answering_ == 0; });

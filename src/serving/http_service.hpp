@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What the connections of an HttpServer share. Included by http_server.cpp alone, which is the only file that compiles Boost.
+// What the connections of an HttpServer share. Included by http_server.cpp alone, which is the only file that compiles
+// Boost.
 
 #include <utility>  // Boost 1.74 forgets it
 
@@ -35,7 +36,9 @@ class Connection;
 // For what a client still sends when its connection is closed: it reads the answer first.
 inline constexpr Milliseconds linger_time{2000};
 
-inline bool same_name(std::string_view a, std::string_view b) { return boost::beast::iequals({a.data(), a.size()}, {b.data(), b.size()}); }
+inline bool same_name(std::string_view a, std::string_view b) {
+  return boost::beast::iequals({a.data(), a.size()}, {b.data(), b.size()});
+}
 
 class HttpService : public std::enable_shared_from_this<HttpService> {
  public:

@@ -30,25 +30,26 @@ std::string post(const std::string& body) {
 // /echo gives the body back, /hold keeps its reply for the test, /drop forgets it, /stream sends three pieces.
 class Server {
  public:
-  explicit Server(HttpOptions options = {}) : server_(std::move(options), [this](HttpRequest request, std::shared_ptr<HttpReply> reply) {
-    ++asked;
-    if (request.target == "/throw") throw std::runtime_error("planted");
-    if (request.target == "/drop") return;
-    if (request.target == "/stream") {
-      reply->begin(200, {{"Content-Type", "text/plain"}});
-      for (const auto* piece : {"one ", "two ", "three"}) reply->write(piece);
-      return reply->end();
-    }
-    if (request.target == "/hold") {
-      reply->begin(200, {});
-      reply->write("begun;");
-      reply->on_gone([this] { ++gone; });
-      std::lock_guard lock(mutex_);
-      held_.push_back(std::move(reply));
-      return;
-    }
-    reply->answer({200, {{"X-Peer", request.peer}}, request.method + " " + request.target + " " + request.body});
-  }) {}
+  explicit Server(HttpOptions options = {})
+      : server_(std::move(options), [this](HttpRequest request, std::shared_ptr<HttpReply> reply) {
+          ++asked;
+          if (request.target == "/throw") throw std::runtime_error("planted");
+          if (request.target == "/drop") return;
+          if (request.target == "/stream") {
+            reply->begin(200, {{"Content-Type", "text/plain"}});
+            for (const auto* piece : {"one ", "two ", "three"}) reply->write(piece);
+            return reply->end();
+          }
+          if (request.target == "/hold") {
+            reply->begin(200, {});
+            reply->write("begun;");
+            reply->on_gone([this] { ++gone; });
+            std::lock_guard lock(mutex_);
+            held_.push_back(std::move(reply));
+            return;
+          }
+          reply->answer({200, {{"X-Peer", request.peer}}, request.method + " " + request.target + " " + request.body});
+        }) {}
   ~Server() {
     server_.stop();
     held_.clear();
@@ -88,7 +89,10 @@ TEST_CASE("a connection carries several requests, also those that are sent befor
   CHECK(client.answer().body == "GET /1 ");
   CHECK(client.answer().body == "POST /echo 2");
   CHECK(client.answer().body == "GET /3 ");
-  CHECK(client.ask("POST /chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").body == "POST /chunks abcde");
+  CHECK(
+      client
+          .ask("POST /chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+          .body == "POST /chunks abcde");
   CHECK(client.ask("DELETE /api HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").body == "DELETE /api {}");
 }
 
@@ -182,7 +186,8 @@ TEST_CASE("a client that reads nothing for too long is cut off") {
 }
 
 TEST_CASE("limits have their own answers") {
-  HttpOptions options{.header_bytes = 2000, .header_fields = 10, .body_bytes = 1000, .header_time = 200ms, .body_time = 200ms};
+  HttpOptions options{
+      .header_bytes = 2000, .header_fields = 10, .body_bytes = 1000, .header_time = 200ms, .body_time = 200ms};
   options.admit = [](const HttpRequest& request) -> std::optional<HttpAnswer> {
     if (request.header("x-KEY") == "wrong") return HttpAnswer{401, {}, "no"};
     return std::nullopt;
@@ -196,9 +201,11 @@ TEST_CASE("limits have their own answers") {
   for (int i = 0; i < 20; ++i) fields += "A" + std::to_string(i) + ": b\r\n";
   CHECK(status("GET / HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n") == 431);
   CHECK(status(post(std::string(1001, 'x'))) == 413);
-  CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" + std::string(2000, 'x') + "\r\n0\r\n\r\n") == 413);
+  CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n" + std::string(2000, 'x') +
+               "\r\n0\r\n\r\n") == 413);
   CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n") == 400);
-  CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n") == 400);
+  CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n") ==
+        400);
   CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n") == 400);
   CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n") == 400);
   CHECK(status("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n") == 400);
@@ -237,7 +244,8 @@ TEST_CASE("many connections at once are all answered, beside slow ones") {
   for (int i = 0; i < 300; ++i) slow.push_back(server.client()), slow.back().send("GET / HT");
   for (int i = 0; i < 300; ++i) clients.push_back(server.client()), clients.back().send(get("/" + std::to_string(i)));
   int right = 0;
-  for (int i = 0; i < 300; ++i) right += clients[static_cast<std::size_t>(i)].answer().body == "GET /" + std::to_string(i) + " ";
+  for (int i = 0; i < 300; ++i)
+    right += clients[static_cast<std::size_t>(i)].answer().body == "GET /" + std::to_string(i) + " ";
   CHECK(right == 300);
   slow.clear(), clients.clear();
   CHECK(eventually([&] { return server->connections() == 0; }));
@@ -276,7 +284,9 @@ TEST_CASE("a server that stops without time cuts off what runs") {
 }
 
 TEST_CASE("an address that cannot be listened on is one clear error") {
-  const auto with = [](const std::string& address, std::uint16_t port) { HttpServer server({.address = address, .port = port}, [](HttpRequest, auto) {}); };
+  const auto with = [](const std::string& address, std::uint16_t port) {
+    HttpServer server({.address = address, .port = port}, [](HttpRequest, auto) {});
+  };
   Server server;
   CHECK_THROWS_WITH(with("nowhere", 0), ContainsSubstring("\"nowhere\""));
   CHECK_THROWS_WITH(with("127.0.0.1", server->port()), ContainsSubstring("in use"));

@@ -36,7 +36,8 @@ class SocketClient {
       throw std::runtime_error("cannot connect");
     }
   }
-  SocketClient(SocketClient&& other) noexcept : socket_(std::exchange(other.socket_, -1)), held_(std::move(other.held_)) {}
+  SocketClient(SocketClient&& other) noexcept
+      : socket_(std::exchange(other.socket_, -1)), held_(std::move(other.held_)) {}
   SocketClient& operator=(SocketClient&&) = delete;
   ~SocketClient() { close(); }
 
@@ -90,7 +91,8 @@ class SocketClient {
         answer.body += chunk.substr(0, size);
       }
     }
-    if (const auto at = answer.head.find("Content-Length: "); at != std::string::npos) answer.body = bytes(std::stoul(answer.head.substr(at + 16)));
+    if (const auto at = answer.head.find("Content-Length: "); at != std::string::npos)
+      answer.body = bytes(std::stoul(answer.head.substr(at + 16)));
     return answer;
   }
   Answer ask(std::string_view request) {
@@ -117,7 +119,8 @@ class SocketClient {
 
 // Whether it becomes true within 10 s.
 inline bool eventually(const std::function<bool()>& condition) {
-  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10); std::chrono::steady_clock::now() < end;) {
+  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+       std::chrono::steady_clock::now() < end;) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }

@@ -23,7 +23,7 @@ struct HttpRequest {
   std::string target;    // as it was sent: "/v1/models?x=y"
   HttpFields headers{};  // in their order
   std::string body{};
-  std::string peer{};    // address of the client, without its port
+  std::string peer{};  // address of the client, without its port
 
   // The value of the first header of that name, in any case; empty where there is none.
   std::string_view header(std::string_view name) const;
@@ -36,17 +36,17 @@ struct HttpAnswer {
   std::string body{};
 };
 
-// Where the answer to one request goes: answer() at once, or begin(), write() any number of times, end(). Any thread, any
-// time; what comes after the end, or when the client has left, does nothing. Dropping it before the end answers 500, or cuts
-// the connection where an answer had begun, so that nobody takes half of one for the whole.
+// Where the answer to one request goes: answer() at once, or begin(), write() any number of times, end(). Any thread,
+// any time; what comes after the end, or when the client has left, does nothing. Dropping it before the end answers
+// 500, or cuts the connection where an answer had begun, so that nobody takes half of one for the whole.
 class HttpReply {
  public:
   virtual ~HttpReply() = default;
 
   virtual void answer(HttpAnswer answer) = 0;
   virtual void begin(int status, HttpFields headers) = 0;
-  // Never waits: what the client does not read yet is kept, up to HttpOptions::unread_bytes; with more the client counts
-  // as gone. False once it is.
+  // Never waits: what the client does not read yet is kept, up to HttpOptions::unread_bytes; with more the client
+  // counts as gone. False once it is.
   virtual bool write(std::string_view piece) = 0;
   virtual void end() = 0;
   // Called once, on a thread of the server, when the client leaves before the end: at once where it has left already.
@@ -58,7 +58,7 @@ struct HttpOptions {
   std::uint16_t port = 0;  // 0: any that is free
   int threads = 1;         // that move bytes
 
-  std::size_t connections = 4096;          // more get 503
+  std::size_t connections = 4096;  // more get 503
   std::size_t header_bytes = 16 << 10;
   std::size_t header_fields = 100;
   std::size_t body_bytes = 20 << 20;       // of one request
@@ -67,8 +67,8 @@ struct HttpOptions {
 
   std::chrono::milliseconds header_time{10'000};  // from the first byte of a request
   std::chrono::milliseconds body_time{60'000};
-  std::chrono::milliseconds idle_time{75'000};    // between requests
-  std::chrono::milliseconds write_time{30'000};   // for the client to take any of what was written
+  std::chrono::milliseconds idle_time{75'000};   // between requests
+  std::chrono::milliseconds write_time{30'000};  // for the client to take any of what was written
 
   // Looks at a request when its header is there and its body is not; what it returns is sent instead of reading on.
   std::function<std::optional<HttpAnswer>(const HttpRequest&)> admit{};

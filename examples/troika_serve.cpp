@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// ctest: --list
+//
+// Serves the models of a folder to programs that speak with Ollama or OpenAI; each model is split over all devices.
+#include <CLI/CLI.hpp>
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <troika/device/host/topology.hpp>
+#include <troika/serving/access.hpp>
+#include <troika/serving/api.hpp>
+#include <troika/serving/engine.hpp>
+#include <troika/serving/metrics.hpp>
+
+namespace serving = troika::serving;
+
+namespace {
+
+struct Arguments {
+  std::string models = TROIKA_MODEL_DIR, token_file;
+  serving::HttpOptions http{.port = 11434};
+  serving::AccessRules access;
+  serving::EngineOptions engine;
+  serving::ModelHost::Options host;
+  int devices = 0;
+  double keep_alive = 300, drain = 30;
+  bool list = false, quiet = false;
+};
+
+// OLLAMA_HOST is "host", "host:port" or ":port", perhaps behind "http://".
+void read_ollama_host(serving::HttpOptions& http) {
+  const char* const value = std::getenv("OLLAMA_HOST");
+  if (value == nullptr) return;
+  std::string host = value;
+  if (host.starts_with("http://")) host.erase(0, 7);
+  while (host.ends_with('/')) host.pop_back();
+  const auto colon = host.rfind(':');
+  if (colon != std::string::npos && host.find(']', colon) == std::string::npos &&
+      (host.starts_with('[') || host.find(':') == colon)) {
+    const auto port = CLI::detail::lexical_cast(host.substr(colon + 1), http.port);
+    troika::expects(port, [&] { return std::string("OLLAMA_HOST has no port that is one: ") + value; });
+    host.resize(colon);
+  }
+  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  if (!host.empty()) http.address = host;
+}
+
+std::string read_token(const std::string& path) {
+  if (path.empty()) {
+    const char* const token = std::getenv("TROIKA_TOKEN");
+    return token == nullptr ? "" : token;
+  }
+  std::ifstream file(path);
+  std::string token;
+  file >> token;
+  if (token.empty()) throw troika::Error(troika::Fault::bad_file, path + " cannot be read or holds no token");
+  return token;
+}
+
+// Each connection is an open file.
+void allow_many_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int run(Arguments& arguments) {
+  const auto level = arguments.quiet ? troika::LogLevel::warning : troika::LogLevel::info;
+  const troika::Log log(
+      [](troika::LogLevel, std::string_view text) {
+        std::fprintf(stderr, "troika-serve: %.*s\n", static_cast<int>(text.size()), text.data());
+      },
+      level);
+  const serving::ModelStore store(arguments.models, log);
+  const auto models = store.list();
+  std::printf("%zu models in %s\n", models.size(), arguments.models.c_str());
+  for (const auto& model : models) {
+    std::printf("  %-32s %-8s %8s  %s\n", model.name.c_str(), model.family.c_str(), model.parameter_size().c_str(),
+                model.quantization.c_str());
+  }
+  if (arguments.list) return 0;
+
+  arguments.access.token = read_token(arguments.token_file);
+  if (!serving::is_loopback(arguments.http.address) && arguments.access.token.empty()) {
+    throw troika::Error(
+        troika::Fault::invalid_argument,
+        arguments.http.address + " can be reached by others: give a token with --token-file FILE or TROIKA_TOKEN");
+  }
+  allow_many_files();
+  // The threads that are made from here on leave these to sigwait.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  arguments.engine.log = arguments.host.log = arguments.http.log = log;
+  arguments.host.keep_alive =
+      arguments.keep_alive < 0 ? serving::ModelHost::forever : serving::ModelHost::Seconds(arguments.keep_alive);
+  serving::Metrics metrics;
+  serving::ModelHost host(
+      [&](const serving::StoredModel& model) {
+        return metrics.watch(
+            model.name, serving::make_engine(troika::host_devices(arguments.devices), model.path, arguments.engine));
+      },
+      arguments.host);
+  const auto metrics_page = [&](const serving::HttpRequest&) {
+    return serving::HttpAnswer{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, metrics.text()};
+  };
+  serving::Api api(store, host, {.pages = {{"/metrics", metrics_page}}, .log = log});
+  arguments.http.admit = [&](const serving::HttpRequest& request) {
+    return serving::refuse_access(request, arguments.access);
+  };
+  serving::HttpServer server(arguments.http,
+                             [&](serving::HttpRequest request, std::shared_ptr<serving::HttpReply> reply) {
+                               api(std::move(request), std::move(reply));
+                             });
+
+  const std::string place =
+      (server.address().find(':') == std::string::npos ? server.address() : "[" + server.address() + "]") + ":" +
+      std::to_string(server.port());
+  std::printf("listening on http://%s, each model on %d devices; Ctrl-C ends it\n", place.c_str(), arguments.devices);
+  if (!models.empty()) {
+    std::printf("try: curl http://%s/api/generate%s -d '{\"model\": \"%s\", \"prompt\": \"12 + 34 =\"}'\n",
+                place.c_str(), arguments.access.token.empty() ? "" : " -H \"Authorization: Bearer ...\"",
+                models[0].name.c_str());
+  }
+  std::fflush(stdout);
+  int signal = 0;
+  ::sigwait(&signals, &signal);
+  std::printf("finishing what runs, for %g s at most\n", arguments.drain);
+  std::fflush(stdout);
+  ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second one ends it at once
+  server.stop(std::chrono::milliseconds(static_cast<std::int64_t>(arguments.drain * 1e3)));
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app{"Serves the models of a folder to programs that speak with Ollama (/api) or OpenAI (/v1)."};
+  app.add_option("--models", arguments.models, "folder of GGUF files and Hugging Face folders, or one of them")
+      ->capture_default_str();
+  auto* const host = app.add_option("--host", arguments.http.address,
+                                    "address to listen on; other than this machine's own only with a token")
+                         ->capture_default_str();
+  auto* const port = app.add_option("--port", arguments.http.port, "0: any that is free")->capture_default_str();
+  app.add_option("--devices", arguments.devices,
+                 "ranks of each model, with their share of the cores (default: one a core, at least 2)")
+      ->check(CLI::Range(1, 256));
+  app.add_option("--context", arguments.engine.context,
+                 "tokens of a text (default: what the model takes, at most 4096)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--kv-tokens", arguments.engine.kv_tokens,
+                 "tokens of all texts that run at once (default: of 4 contexts)")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--max-queue", arguments.engine.most_waiting, "requests that may wait for a model; more get 503")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-models", arguments.host.most_models, "models loaded at once")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--keep-alive", arguments.keep_alive,
+                 "seconds that a model stays loaded without requests; below 0: for ever")
+      ->capture_default_str();
+  app.add_option("--token-file", arguments.token_file, "file with the token that clients must send (or TROIKA_TOKEN)");
+  app.add_option("--allow-host", arguments.access.hosts,
+                 "name by which this server is reached, besides localhost and addresses");
+  app.add_option("--allow-origin", arguments.access.origins,
+                 "origin whose web pages may ask, such as https://chat.example.org");
+  app.add_option("--drain", arguments.drain, "seconds to finish what runs after SIGTERM")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--list", arguments.list, "only print the models");
+  app.add_flag("--quiet", arguments.quiet, "say only what is wrong");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    const auto given = arguments.http;
+    read_ollama_host(arguments.http);
+    if (host->count() > 0) arguments.http.address = given.address;
+    if (port->count() > 0) arguments.http.port = given.port;
+    if (arguments.devices == 0)
+      arguments.devices = std::clamp(static_cast<int>(troika::available_cores().size()), 2, 16);
+    return run(arguments);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "troika-serve: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <troika/serving/model_host.hpp>
+
+#include <algorithm>
+#include <utility>
+
+#include <troika/models/files/config.hpp>
+
+#include "message.hpp"
+
+namespace troika::serving {
+namespace {
+
+// What a model of the family writes at the end of its turn. Files do not always say so in eos_token_id.
+std::string_view end_of_turn(models::ChatFamily family) {
+  switch (family) {
+    case models::ChatFamily::llama3: return "<|eot_id|>";
+    case models::ChatFamily::chatml: return "<|im_end|>";
+    case models::ChatFamily::mistral: return "</s>";
+    case models::ChatFamily::gemma: return "<end_of_turn>";
+    case models::ChatFamily::phi3: return "<|end|>";
+  }
+  return {};
+}
+
+}  // namespace
+
+std::shared_ptr<ServedModel> ServedModel::open(const StoredModel& stored) {
+  const auto config = models::ModelConfig::load(stored.path);
+  if (!config.is_decoder())
+    throw Error(Fault::unsupported, "model '" + stored.name + "' embeds texts and cannot write any");
+  auto model =
+      std::make_shared<ServedModel>(ServedModel{.stored = stored, .tokenizer = models::Tokenizer::load(stored.path)});
+  model->ends = config.eos_token_ids;
+  for (std::int32_t id = 0; id < model->tokenizer.vocab_size(); ++id) {
+    model->longest_token = std::max(model->longest_token, model->tokenizer.token_of(id).size());
+  }
+  try {
+    model->chat = models::ChatTemplate::load(stored.path);
+    if (const auto id = model->tokenizer.id_of(end_of_turn(model->chat->family()));
+        id && model->tokenizer.is_special(*id))
+      model->ends.push_back(*id);
+  } catch (const Error& error) {
+    model->why_no_chat = message_of(error);
+  }
+  return model;
+}
+
+ModelHost::ModelHost(MakeEngine make_engine, Options options)
+    : make_engine_(std::move(make_engine)), options_(std::move(options)), thread_([this] { work(); }) {}
+
+ModelHost::~ModelHost() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+  for (const auto& slot : slots_) {
+    for (const auto& [keep_alive, ready] : slot->waiting) {
+      ready(nullptr, std::make_exception_ptr(Error(Fault::peer_failed, "the server is stopping")));
+    }
+  }
+}
+
+Clock::time_point ModelHost::after(Seconds time) {
+  constexpr Seconds years{1e9};
+  if (time >= years) return Clock::time_point::max();
+  return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::max(time, Seconds(0)));
+}
+
+std::shared_ptr<ModelHost::Slot> ModelHost::find(std::string_view name) const {
+  const auto at =
+      std::ranges::find_if(slots_, [&](const auto& slot) { return ModelStore::same_name(slot->stored.name, name); });
+  return at == slots_.end() ? nullptr : *at;
+}
+
+ModelHost::Lease ModelHost::lease(const std::shared_ptr<Slot>& slot) {
+  ++slot->users;
+  return {slot->model.get(), [this, slot](const ServedModel*) { returned(slot); }};
+}
+
+void ModelHost::returned(const std::shared_ptr<Slot>& slot) {
+  {
+    std::lock_guard lock(mutex_);
+    if (--slot->users == 0) slot->expires = after(slot->keep_alive);
+  }
+  changed_.notify_all();
+}
+
+void ModelHost::acquire(const StoredModel& model, std::optional<Seconds> keep_alive, Ready ready) {
+  Lease taken;
+  std::exception_ptr refused;
+  {
+    std::lock_guard lock(mutex_);
+    auto slot = find(model.name);
+    if (slot && slot->model) {
+      slot->keep_alive = keep_alive.value_or(options_.keep_alive);
+      taken = lease(slot);
+    } else if (slot && slot->waiting.size() >= options_.most_waiting) {
+      refused = std::make_exception_ptr(
+          Error(Fault::out_of_memory, "too many requests wait for model '" + model.name + "' to load"));
+    } else {
+      if (!slot) slot = slots_.emplace_back(std::make_shared<Slot>(Slot{.stored = model}));
+      slot->waiting.emplace_back(keep_alive, std::move(ready));
+    }
+  }
+  if (taken || refused) return ready(std::move(taken), refused);
+  changed_.notify_all();
+}
+
+void ModelHost::unload(std::string_view name) {
+  {
+    std::lock_guard lock(mutex_);
+    const auto slot = find(name);
+    if (!slot) return;
+    slot->keep_alive = Seconds(0);
+    slot->expires = Clock::now();
+  }
+  changed_.notify_all();
+}
+
+std::vector<ModelHost::Loaded> ModelHost::loaded() const {
+  std::lock_guard lock(mutex_);
+  std::vector<Loaded> list;
+  for (const auto& slot : slots_) {
+    if (!slot->model) continue;
+    const auto expires = slot->users > 0 ? after(slot->keep_alive) : slot->expires;
+    const auto left = expires == Clock::time_point::max() ? std::chrono::hours(24 * 365 * 100) : expires - Clock::now();
+    list.push_back(
+        {slot->stored, slot->model->engine->load(), slot->model->engine->context(),
+         std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(left)});
+  }
+  return list;
+}
+
+// Whose time is over; or, when there is no room for one that waits, the one that was idle longest.
+std::shared_ptr<ModelHost::Slot> ModelHost::next_to_unload() const {
+  std::shared_ptr<Slot> first;
+  int loaded = 0;
+  for (const auto& slot : slots_) {
+    if (!slot->model) continue;
+    ++loaded;
+    if (slot->users == 0 && (!first || slot->expires < first->expires)) first = slot;
+  }
+  const bool room_needed =
+      loaded >= options_.most_models && std::ranges::any_of(slots_, [](const auto& slot) { return !slot->model; });
+  return first && (room_needed || first->expires <= Clock::now()) ? first : nullptr;
+}
+
+std::shared_ptr<ModelHost::Slot> ModelHost::next_to_load() const {
+  const auto loaded = std::ranges::count_if(slots_, [](const auto& slot) { return slot->model != nullptr; });
+  if (loaded >= options_.most_models) return nullptr;
+  const auto at = std::ranges::find_if(slots_, [](const auto& slot) { return !slot->model; });
+  return at == slots_.end() ? nullptr : *at;
+}
+
+void ModelHost::work() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (const auto slot = next_to_unload()) {
+      std::erase(slots_, slot);
+      lock.unlock();
+      options_.log.write(LogLevel::info, "unloading " + slot->stored.name);
+      slot->model.reset();
+      lock.lock();
+    } else if (const auto waiting = next_to_load()) {
+      load(lock, waiting);
+    } else {
+      auto until = Clock::time_point::max();
+      for (const auto& idle : slots_) {
+        if (idle->model && idle->users == 0) until = std::min(until, idle->expires);
+      }
+      if (until == Clock::time_point::max())
+        changed_.wait(lock);
+      else
+        changed_.wait_until(lock, until);
+    }
+  }
+}
+
+void ModelHost::load(std::unique_lock<std::mutex>& lock, const std::shared_ptr<Slot>& slot) {
+  lock.unlock();
+  options_.log.write(LogLevel::info, "loading " + slot->stored.name);
+  std::shared_ptr<ServedModel> model;
+  std::exception_ptr failed;
+  try {
+    model = ServedModel::open(slot->stored);
+    model->engine = make_engine_(slot->stored);
+  } catch (...) {
+    failed = std::current_exception();
+  }
+  lock.lock();
+  std::vector<std::pair<Lease, Ready>> ready;
+  slot->keep_alive = options_.keep_alive;
+  if (!failed)
+    slot->model = std::move(model);
+  else
+    std::erase(slots_, slot);
+  for (auto& [keep_alive, call] : slot->waiting) {
+    slot->keep_alive = keep_alive.value_or(options_.keep_alive);
+    ready.emplace_back(failed ? nullptr : lease(slot), std::move(call));
+  }
+  slot->waiting.clear();
+  lock.unlock();
+  for (auto& [taken, call] : ready) call(std::move(taken), failed);
+  lock.lock();
+}
+
+}  // namespace troika::serving

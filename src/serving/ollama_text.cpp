@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// /api/generate and /api/chat.
+#include <algorithm>
+#include <limits>
+
+#include "text_request.hpp"
+
+namespace troika::serving {
+namespace {
+
+constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+
+// Fields that ask for what is not built are refused, not overlooked: the answer would not be what was asked for.
+void refuse_unbuilt(const Fields& fields) {
+  const auto set = [&](const char* key) {
+    const Json* value = fields.find(key);
+    return value != nullptr && !(value->is_boolean() && !value->get<bool>()) &&
+           !((value->is_array() || value->is_string() || value->is_object()) && value->empty());
+  };
+  if (set("format")) throw Refusal(501, "format is not supported yet");
+  if (set("tools")) throw Refusal(501, "tools are not supported yet");
+  if (set("images")) throw Refusal(400, "this model does not take images");
+  if (set("suffix")) throw Refusal(400, "this model does not support insert");
+  if (set("template")) throw Refusal(400, "a template of your own is not supported; raw takes a prompt as it is");
+  if (set("think")) throw Refusal(400, "this model does not support thinking");
+  if (set("logprobs")) throw Refusal(501, "logprobs are not supported yet");
+}
+
+void read_options(const Fields& fields, TextRequest& request) {
+  SamplingOptions& sampling = request.sampling;
+  sampling = {.temperature = 0.8f, .top_k = 40, .top_p = 0.9f, .seed = random_seed()};
+  if (!fields.has("options")) return;
+  const Fields options(fields.get("options"), "options");
+  const auto number = [&](const char* key, double low, double high, float otherwise) {
+    return static_cast<float>(options.number(key, low, high, otherwise));
+  };
+  sampling.temperature = number("temperature", 0, 1e6, sampling.temperature);
+  // The sampler sorts so many candidates at most; those behind them have next to no probability.
+  sampling.top_k =
+      static_cast<int>(std::clamp<std::int64_t>(options.integer("top_k", -most, most, sampling.top_k), 0, 1024));
+  sampling.top_p = std::clamp(number("top_p", -1e6, 1e6, sampling.top_p), 1e-6f, 1.0f);
+  sampling.min_p = number("min_p", 0, 1, sampling.min_p);
+  sampling.repeat_penalty = number("repeat_penalty", 1e-3, 1e3, sampling.repeat_penalty);
+  sampling.presence_penalty = number("presence_penalty", -1e3, 1e3, sampling.presence_penalty);
+  sampling.frequency_penalty = number("frequency_penalty", -1e3, 1e3, sampling.frequency_penalty);
+  sampling.repeat_last_n = static_cast<int>(options.integer("repeat_last_n", -1, most, sampling.repeat_last_n));
+  const auto seed =
+      options.integer("seed", std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max(), -1);
+  if (seed != -1) sampling.seed = static_cast<std::uint64_t>(seed);
+  request.max_tokens = std::max<std::int64_t>(0, options.integer("num_predict", -most, most, 0));
+  request.num_ctx = std::max<std::int64_t>(0, options.integer("num_ctx", -most, most, 0));
+  request.stop = stop_strings(options, false);
+}
+
+TextRequest read_common(const Fields& fields) {
+  TextRequest request{.model = model_name(fields)};
+  refuse_unbuilt(fields);
+  read_options(fields, request);
+  request.stream = fields.boolean("stream", true);
+  request.truncate = fields.boolean("truncate", true);
+  if (const Json* value = fields.find("keep_alive")) request.keep_alive = to_duration(*value, "keep_alive");
+  return request;
+}
+
+class OllamaFormat final : public TextFormat {
+ public:
+  explicit OllamaFormat(const TextRequest& request) : model_(request.model), chat_(request.chat), raw_(request.raw) {}
+
+  std::string content_type() const override { return "application/x-ndjson"; }
+  std::string piece(std::string_view text) override { return dump(part(text, false)) + "\n"; }
+  std::string last(const TextEnd& end) override { return dump(finished("", end)) + "\n"; }
+  std::string broken(const std::string& message) override { return dump({{"error", message}}) + "\n"; }
+  std::string whole(const std::string& text, const TextEnd& end) override { return dump(finished(text, end)); }
+
+ private:
+  Json part(std::string_view text, bool done) const {
+    Json json{{"model", model_}, {"created_at", rfc3339(std::chrono::system_clock::now())}, {"done", done}};
+    if (chat_)
+      json["message"] = {{"role", "assistant"}, {"content", text}};
+    else
+      json["response"] = text;
+    return json;
+  }
+  Json finished(const std::string& text, const TextEnd& end) const {
+    Json json = part(text, true);
+    json["done_reason"] = end.reason;
+    if (end.reason == "load" || end.reason == "unload") return json;
+    if (!chat_ && !raw_) json["context"] = end.context;
+    json["total_duration"] = end.total.count();
+    json["load_duration"] = end.load.count();
+    json["prompt_eval_count"] = end.prompt_tokens;
+    json["prompt_eval_duration"] = end.prompt_time.count();
+    json["eval_count"] = end.tokens;
+    json["eval_duration"] = end.token_time.count();
+    return json;
+  }
+
+  std::string model_;
+  bool chat_, raw_;
+};
+
+}  // namespace
+
+TextRequest parse_generate(std::string_view body) {
+  const Json json = parse_body(body);
+  const Fields fields(json, "the request");
+  TextRequest request = read_common(fields);
+  request.prompt = fields.string("prompt", "");
+  request.system = fields.string("system", "");
+  request.raw = fields.boolean("raw", false);
+  if (fields.has("context")) {
+    for (const Json& id : fields.array("context"))
+      request.context.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, most, "context")));
+  }
+  if (request.raw && (!request.system.empty() || !request.context.empty())) {
+    throw Refusal(400, "raw mode does not support template, system, or context");
+  }
+  return request;
+}
+
+TextRequest parse_chat(std::string_view body) {
+  const Json json = parse_body(body);
+  const Fields fields(json, "the request");
+  TextRequest request = read_common(fields);
+  request.chat = true;
+  if (!fields.has("messages")) return request;
+  for (const Json& entry : fields.array("messages")) {
+    const Fields message(entry, "a message");
+    refuse_unbuilt(message);
+    if (message.has("tool_calls") && !message.array("tool_calls").empty())
+      throw Refusal(501, "tools are not supported yet");
+    request.messages.push_back({message.string("role"), message.string("content", "")});
+  }
+  return request;
+}
+
+std::unique_ptr<TextFormat> ollama_format(const TextRequest& request) {
+  return std::make_unique<OllamaFormat>(request);
+}
+
+HttpAnswer ollama_error(int status, const std::string& message) { return json_answer(status, {{"error", message}}); }
+
+}  // namespace troika::serving
