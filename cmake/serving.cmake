@@ -58,3 +58,7 @@ target_link_libraries(troika_serving
   PUBLIC troika::models
   PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PROMETHEUS)
 troika_warnings(troika_serving)
+if(TROIKA_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # Asio has fences, which ThreadSanitizer does not follow; its strands use locks, which it does.
+  set_source_files_properties(src/serving/http_server.cpp PROPERTIES COMPILE_OPTIONS -Wno-tsan)
+endif()
