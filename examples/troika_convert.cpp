@@ -10,6 +10,7 @@
 #include <string>
 
 #include <troika/core/error.hpp>
+#include <troika/models/files/config.hpp>
 #include <troika/models/files/convert.hpp>
 #include <troika/version.hpp>
 
@@ -20,7 +21,9 @@ int main(int argc, char** argv) {
   std::string folder, out;
   models::ConvertOptions options;
   bool list = false;
-  CLI::App app{"Writes a Hugging Face folder (Llama, Mistral, Qwen2, Qwen3) as a GGUF file."};
+  std::string names;
+  for (const auto name : models::architecture_names) names += (names.empty() ? "" : ", ") + std::string(name);
+  CLI::App app{"Writes a Hugging Face folder as a GGUF file: " + names + "."};
   app.add_option("folder", folder, "with config.json, tokenizer.json and safetensors");
   app.add_option("file", out, "the GGUF file to write");
   app.add_option("--type", options.type, "of the matrices; --types lists them")->capture_default_str();

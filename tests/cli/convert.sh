@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A GGUF file made of the bundled model answers as the model does, on 1, 2 and 3 ranks; and what the converter refuses.
-#   usage: convert.sh TROIKA_CONVERT TROIKA_RUN MODEL_FOLDER
+# A GGUF file made of the bundled model answers as the model does, on 1, 2 and 3 ranks; one made of an encoder gives the
+# same embeddings; and what the converter refuses.
+#   usage: convert.sh TROIKA_CONVERT TROIKA_RUN MODEL_FOLDER TOOL_TINY_ENCODER TOOL_EMBED
 set -uo pipefail
-convert=$1 run=$2 model=$3
+convert=$1 run=$2 model=$3 tiny_encoder=$4 embed=$5
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failures=0
@@ -27,6 +28,16 @@ for type in $("$convert" --types); do
   answers "$work/$type.gguf"
 done
 grep -q "which Q6_K has" <("$convert" "$model" "$work/notes.gguf" --type Q6_K) || failed "nothing said that Q6_K does not fit"
+
+# The same bits, tokens and embeddings, from an encoder's folder and from its file.
+texts=$(printf '%s\n' "unhappy happily" "Unhappily!" "" | while read -r line; do printf '%s' "$line" | od -An -tx1 | tr -d ' \n'; echo; done)
+"$tiny_encoder" "$work/encoder" || failed "no encoder"
+sed -i 's/"max_input_chars_per_word":20,//' "$work/encoder/tokenizer.json"  # GGUF files know 100 only
+timeout 60 "$convert" "$work/encoder" "$work/encoder.gguf" --type F32 > "$work/out" 2>&1 || failed "encoder: $(cat "$work/out")"
+for source in encoder encoder.gguf; do
+  timeout 60 "$embed" "$work/$source" 1 2 3 <<< "$texts" > "$work/$source.embeddings" || failed "no embeddings of $source"
+done
+[[ -s $work/encoder.embeddings ]] && cmp "$work/encoder.embeddings" "$work/encoder.gguf.embeddings" || failed "the encoder's embeddings are others"
 
 # refuses EXPECTED_TEXT arguments...
 refuses() {
@@ -64,6 +75,8 @@ timeout 60 "$convert" "$model" "$work/F16.gguf" --type F32 --force > "$work/out"
 
 cp -r "$model" "$work/model"
 chmod -R u+w "$work/model"
+sed 's/"hidden_act":"gelu"/"hidden_act":"gelu_new"/' "$work/encoder/config.json" > "$work/config.json" && mv "$work/config.json" "$work/encoder/config.json"
+refuses "the activation gelu_tanh is not converted" "$work/encoder" "$work/new.gguf"
 sed -i 's/"individual_digits": true/"individual_digits": false/' "$work/model/tokenizer.json"
 refuses "known are" "$work/model" "$work/new.gguf"
 [[ ! -e $work/new.gguf ]] || failed "a file was left"

@@ -4,9 +4,10 @@
 
     convert_oracle.py PATH/TO/troika-convert FOLDER_OF_THE_TOOLS FOLDER_OF_THE_BUNDLED_MODEL
 
-1. Every type, of the bundled model and of random ones: `gguf` reads the file; the bytes of a tensor are those that
-   gguf.quants.quantize makes (Q4_K and Q6_K, which it cannot make: near the numbers), and what `gguf` reads of them is, bit
-   for bit, what troika reads.
+1. Every type, of the bundled model, and several of random ones of every architecture: `gguf` reads the file; tensors and
+   keys are those of a file that gguf_files.py writes; the bytes of a tensor are those that gguf.quants.quantize makes
+   (Q4_K and Q6_K, which it cannot make: near the numbers), and what `gguf` reads of them is, bit for bit, what troika
+   reads (Llama).
 2. Models of every architecture from a converted F32 file: logits and greedy tokens against transformers.
 3. Tokenizers of every kind: the converted file against the tokenizer that the folder has.
 4. The bundled model in every type: the perplexity of its answers, on several worlds, with activations rounded as programs
@@ -14,7 +15,10 @@
 Exits with 77 (skipped) where a package is absent.
 """
 
+import copy
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,14 +31,15 @@ try:
     import transformers
     from gguf.constants import GGMLQuantizationType
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer, normalizers, pre_tokenizers
-    from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+    from transformers import (BertConfig, Gemma2Config, Gemma3Config, Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig,
+                              NomicBertConfig, Phi3Config, Qwen2Config, Qwen3Config, Qwen3MoeConfig)
 
     import gguf_oracle
     import gguf_tokenizers_oracle
     import models_oracle
     import tokenizers_oracle
-    from gguf_files import ARCHITECTURES, permuted
+    from gguf_files import ARCHITECTURES, ENCODERS, permuted, write_model
 except ImportError as error:
     print(f"SKIPPED: {error}")
     sys.exit(77)
@@ -42,6 +47,10 @@ except ImportError as error:
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q4_K_M", "Q6_K"]
 WIDE = dict(gguf_oracle.WIDE, vocab_size=1300, bos_token_id=0, eos_token_id=1, num_hidden_layers=3)
 IDS = dict(vocab_size=1300, bos_token_id=0, eos_token_id=1)
+# Those that are never quantised: routers, positions and token types, beside vectors.
+EXACT = re.compile(r"(ffn_gate_inp|position_embd|token_types)\.weight$")
+GEMMA = dict(models_oracle.GEMMA, num_hidden_layers=7, query_pre_attn_scalar=16)
+GEMMA3 = dict(GEMMA, rope_parameters=models_oracle.GEMMA3_ROPE)
 
 
 def convert(tool, folder, out, kind):
@@ -71,29 +80,51 @@ def unpermuted(data, heads):
     return data.reshape(heads, data.shape[0] // heads // 2, 2, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
 
 
-def compare_file(tools, folder, path, config, kind):
+def compare_keys(got, want):
+    """Every key that the reference has, with its type and its value."""
     wrong = []
-    read = {line.split("\t")[0]: line.split("\t") for line in
-            subprocess.run([os.path.join(tools, "tool_weights"), str(path)], capture_output=True, text=True, check=True).stdout.splitlines()}
-    reader = gguf.GGUFReader(str(path))
-    expected = sources(folder, config)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    extra = set(tensors) - set(expected) - {"rope_freqs.weight"}
-    if extra or set(expected) - set(tensors):
-        wrong.append(f"tensors {sorted(extra | (set(expected) - set(tensors)))[:4]}")
-    kinds = set()
-    for name, (source, data, heads) in expected.items():
-        tensor = tensors[name]
-        if list(tensor.shape) != list(data.shape)[::-1]:
+    for key, field in want.items():
+        if key.startswith("GGUF."):
+            continue
+        if key not in got:
+            wrong.append(f"no {key}")
+        elif got[key].types != field.types or got[key].contents() != field.contents():
+            wrong.append(f"{key} is {got[key].contents()} instead of {field.contents()}")
+    more = ["general.file_type", "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
+            "tokenizer.ggml.bos_token_id"]
+    if got["tokenizer.ggml.model"].contents() == "bert":
+        more += [f"tokenizer.ggml.{role}_token_id" for role in ("seperator", "unknown", "padding", "mask")] + ["tokenizer.ggml.token_type_count"]
+    else:
+        more += ["tokenizer.ggml.merges", "tokenizer.ggml.eos_token_id"]
+    return wrong + [f"no {key}" for key in more if key not in got]
+
+
+def compare_file(tools, folder, path, model, kind):
+    """The file against one that gguf_files.py writes of the same model in F32."""
+    config, wrong, kinds = model.config, [], set()
+    reference = str(path) + ".reference"
+    write_model(reference, model)
+    want, reader = gguf.GGUFReader(reference), gguf.GGUFReader(str(path))
+    tensors, expected = ({tensor.name: tensor for tensor in file.tensors} for file in (reader, want))
+    if set(tensors) != set(expected):
+        wrong.append(f"tensors {sorted(set(tensors) ^ set(expected))[:4]}")
+    for name in set(tensors) & set(expected):
+        tensor, shape = tensors[name], [int(n) for n in expected[name].shape[::-1]]
+        data = np.asarray(expected[name].data).reshape(shape)
+        if list(tensor.shape[::-1]) != shape:
             wrong.append(f"{name} has shape {tensor.shape}")
             continue
-        blocks = np.asarray(tensor.data)
-        back = gguf.quants.dequantize(blocks, tensor.tensor_type).reshape(data.shape).astype(np.float32)
-        kinds.add(tensor.tensor_type.name)
-        if data.ndim == 1:
+        if len(shape) == 1 or EXACT.search(name):
             if tensor.tensor_type != GGMLQuantizationType.F32:
                 wrong.append(f"{name} is {tensor.tensor_type.name}")
-        if tensor.tensor_type.name in ("Q4_K", "Q6_K"):
+        else:
+            kinds.add(tensor.tensor_type.name)
+        blocks = np.asarray(tensor.data)
+        back = gguf.quants.dequantize(blocks, tensor.tensor_type).reshape(shape).astype(np.float32)
+        if name.startswith("rope_"):  # worked out, and not read from the folder
+            if not np.allclose(back, data, rtol=1e-6, atol=0):
+                wrong.append(f"{name} has other numbers")
+        elif tensor.tensor_type.name in ("Q4_K", "Q6_K"):
             worst = np.abs(back - data).max() / np.abs(data).max()
             if not worst < {"Q4_K": 0.12, "Q6_K": 0.04}[tensor.tensor_type.name]:
                 wrong.append(f"{name} is {worst:.3f} off")
@@ -101,21 +132,19 @@ def compare_file(tools, folder, path, config, kind):
             made = np.ascontiguousarray(gguf.quants.quantize(data, tensor.tensor_type)).view(np.uint8).reshape(-1)
             if not np.array_equal(made, np.ascontiguousarray(blocks).view(np.uint8).reshape(-1)):
                 wrong.append(f"{name} has other bytes")
-        values = np.ascontiguousarray(unpermuted(back, heads) if heads else back)
-        if read[source][5] != str(zlib.crc32(values.tobytes())):
-            wrong.append(f"{name} is read otherwise by troika")
-    if kind in GGMLQuantizationType.__members__ and config.hidden_size % 256 == 0 and kinds - {"F32", kind}:
+    if config.model_type == "llama":
+        read = {line.split("\t")[0]: line.split("\t") for line in
+                subprocess.run([os.path.join(tools, "tool_weights"), str(path)], capture_output=True, text=True, check=True).stdout.splitlines()}
+        for name, (source, data, heads) in sources(folder, config).items():
+            back = gguf.quants.dequantize(np.asarray(tensors[name].data), tensors[name].tensor_type).reshape(data.shape).astype(np.float32)
+            values = np.ascontiguousarray(unpermuted(back, heads) if heads else back)
+            if read[source][5] != str(zlib.crc32(values.tobytes())):
+                wrong.append(f"{name} is read otherwise by troika")
+    width = min(getattr(config, name, None) or 256 for name in ("hidden_size", "intermediate_size", "moe_intermediate_size"))
+    if kind in GGMLQuantizationType.__members__ and width % 256 == 0 and kinds - {kind}:
         wrong.append(f"types {kinds}")
-    fields = reader.fields
-    arch = gguf.MODEL_ARCH_NAMES[ARCHITECTURES[config.model_type]]
-    for key in ("general.architecture", "general.file_type", f"{arch}.context_length", f"{arch}.embedding_length", f"{arch}.block_count",
-                f"{arch}.feed_forward_length", f"{arch}.attention.head_count", f"{arch}.attention.head_count_kv",
-                f"{arch}.attention.layer_norm_rms_epsilon", f"{arch}.rope.freq_base", f"{arch}.rope.dimension_count", f"{arch}.vocab_size",
-                "tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type",
-                "tokenizer.ggml.merges", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
-        if key not in fields:
-            wrong.append(f"no {key}")
-    if len(fields["tokenizer.ggml.tokens"].data) != config.vocab_size:
+    wrong += compare_keys(reader.fields, want.fields)
+    if len(reader.fields["tokenizer.ggml.tokens"].data) != config.vocab_size:
         wrong.append("tokens for other rows")
     print(f"{'FAIL' if wrong else 'ok  '} {config.model_type} {kind}: {len(expected)} tensors of {sorted(kinds)} {'; '.join(wrong[:4])}", flush=True)
     return len(wrong)
@@ -166,10 +195,68 @@ def save(model, folder):
 
 
 def random_model(config, folder, tokenizer):
+    config._attn_implementation = "eager"  # the others leave caps out
     model = gguf_oracle.random_model(config)
     save(model, folder)
     tokenizer.save(os.path.join(folder, "tokenizer.json"))
+    if config.model_type in ENCODERS:
+        with open(os.path.join(folder, "modules.json"), "w", encoding="utf-8") as file:
+            json.dump([dict(type="sentence_transformers.models.Transformer", path=""),
+                       dict(type="sentence_transformers.models.Pooling", path="1_Pooling")], file)
+        os.makedirs(os.path.join(folder, "1_Pooling"), exist_ok=True)
+        with open(os.path.join(folder, "1_Pooling", "config.json"), "w", encoding="utf-8") as file:
+            json.dump(dict(pooling_mode_mean_tokens=True), file)
     return model
+
+
+def with_vocabulary(config):
+    """Rows for the tokens of the tokenizers here."""
+    config = copy.deepcopy(config)
+    of_text = config.get_text_config()
+    for key, value in IDS.items():
+        setattr(of_text, key, value)
+    if of_text is not config:
+        config.eos_token_id = IDS["eos_token_id"]
+    return config
+
+
+def models():
+    """What each becomes must answer as transformers does."""
+    small = {k: v for k, v in models_oracle.SMALL.items() if k not in IDS}
+    longrope = dict(models_oracle.PHI3, rope_parameters=models_oracle.LONGROPE)
+    yield "llama", LlamaConfig(**small, tie_word_embeddings=False)
+    yield "llama, llama3 rope, tied", LlamaConfig(**small, rope_parameters=models_oracle.LLAMA3, tie_word_embeddings=True)
+    yield "llama, linear rope", LlamaConfig(**small, rope_parameters=dict(rope_theta=10000.0, rope_type="linear", factor=4.0))
+    yield "llama, biases", LlamaConfig(**small, attention_bias=True, mlp_bias=True)
+    yield "mistral, window of 8", MistralConfig(**small, sliding_window=8)
+    yield "mistral, no window", MistralConfig(**small, sliding_window=None)
+    yield "qwen2", Qwen2Config(**small)
+    yield "qwen3", Qwen3Config(**small, head_dim=16)
+    yield "qwen3moe", Qwen3MoeConfig(**models_oracle.EXPERTS, norm_topk_prob=True)
+    yield "qwen3moe, weights as they are", Qwen3MoeConfig(**models_oracle.EXPERTS, norm_topk_prob=False)
+    yield "gemma2", Gemma2Config(**GEMMA, attn_logit_softcapping=3.0, final_logit_softcapping=7.0)
+    yield "gemma3, every sixth", Gemma3TextConfig(**GEMMA3, layer_types=gguf_oracle.GEMMA3_LAYERS)
+    yield "gemma3, every third", Gemma3TextConfig(**GEMMA3, layer_types=(["sliding_attention"] * 2 + ["full_attention"]) * 2 + ["sliding_attention"])
+    yield "gemma3, all slide", Gemma3TextConfig(**GEMMA3, layer_types=["sliding_attention"] * 7)
+    yield "gemma3, own lm_head", Gemma3TextConfig(**GEMMA, tie_word_embeddings=False, final_logit_softcapping=9.0)
+    yield "gemma3, with pictures", Gemma3Config(text_config=Gemma3TextConfig(**GEMMA3, layer_types=gguf_oracle.GEMMA3_LAYERS),
+                                                vision_config=models_oracle.PICTURES, mm_tokens_per_image=1)
+    yield "phi3", Phi3Config(**models_oracle.PHI3, sliding_window=20)
+    yield "phi3, longrope, short", Phi3Config(**longrope, original_max_position_embeddings=100)
+    yield "phi3, longrope, long", Phi3Config(**longrope, original_max_position_embeddings=6)
+    yield "gpt2", GPT2Config(**models_oracle.GPT2)
+    yield "gpt2, wider, own lm_head", GPT2Config(**models_oracle.GPT2, n_inner=100, tie_word_embeddings=False)
+    yield "bert", BertConfig(**models_oracle.BERT)
+    yield "nomic_bert", NomicBertConfig(**models_oracle.NOMIC)
+
+
+def gemma_tokenizer(path):
+    """Cut at spaces, of which the normalizer leaves none; no space before a text."""
+    tokenizer = gguf_tokenizers_oracle.sentence_piece(path, byte_fallback=True)[1]
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
 
 
 def tokenizer_kinds():
@@ -184,6 +271,9 @@ def tokenizer_kinds():
         yield "qwen2", byte_level(temp, "qwen2", oracle.split_then_bytes(oracle.QWEN2), normalizer=normalizers.NFC())
         yield "tekken", byte_level(temp, "tekken", oracle.split_then_bytes(gguf_tokenizers_oracle.TEKKEN), ignore_merges=True)
         yield "SentencePiece", gguf_tokenizers_oracle.sentence_piece(temp, byte_fallback=True)[1]
+        yield "Gemma", gemma_tokenizer(temp)
+        yield "WordPiece", gguf_tokenizers_oracle.word_piece(temp)
+        yield "WordPiece, cased", gguf_tokenizers_oracle.word_piece(temp, lowercase=False)
     finally:
         os.unlink(temp)
 
@@ -198,33 +288,34 @@ def main():
         kinds = dict(tokenizer_kinds())
         tokenizer = kinds["smollm"]
         wide = os.path.join(temp, "wide")
-        config = LlamaConfig(**WIDE, attention_bias=True)
-        random_model(config, wide, tokenizer)
-        for folder, of in ((bundled, transformers.AutoConfig.from_pretrained(bundled)), (wide, config)):
+        bundled_model = transformers.LlamaForCausalLM.from_pretrained(bundled, dtype=torch.float32)
+        for folder, model in ((bundled, bundled_model), (wide, random_model(LlamaConfig(**WIDE, attention_bias=True), wide, tokenizer))):
             for kind in TYPES:
                 convert(tool, folder, path, kind)
-                failed += compare_file(tools, folder, path, of, kind)
+                failed += compare_file(tools, folder, path, model, kind)
+        encoder = {k: v for k, v in gguf_oracle.WIDE.items() if k != "num_key_value_heads"}
+        for name, config, _ in gguf_oracle.WIDE_MODELS + [("bert", BertConfig(**encoder), [])]:
+            folder = os.path.join(temp, f"wide {name}")
+            model = random_model(with_vocabulary(config), folder, kinds["WordPiece" if config.model_type in ENCODERS else "smollm"])
+            for kind in ("F32", "Q8_0", "Q4_K_M", "Q6_K"):
+                convert(tool, folder, path, kind)
+                failed += compare_file(tools, folder, path, model, kind)
 
         for kind in TYPES:
             failed += compare_perplexity(tool, tools, bundled, path, kind)
 
         models_oracle.WORLDS = ["1", "2", "3"]
         table = models_oracle.Table()
-        small = {k: v for k, v in models_oracle.SMALL.items() if k not in IDS}
-        for name, config in [("llama", LlamaConfig(**small, **IDS, tie_word_embeddings=False)),
-                             ("llama, llama3 rope, tied", LlamaConfig(**small, **IDS, rope_parameters=models_oracle.LLAMA3, tie_word_embeddings=True)),
-                             ("llama, linear rope", LlamaConfig(**small, **IDS, rope_parameters=dict(rope_theta=10000.0, rope_type="linear", factor=4.0))),
-                             ("llama, biases", LlamaConfig(**small, **IDS, attention_bias=True, mlp_bias=True)),
-                             ("mistral, window of 8", MistralConfig(**small, **IDS, sliding_window=8)),
-                             ("mistral, no window", MistralConfig(**small, **IDS, sliding_window=None)),
-                             ("qwen2", Qwen2Config(**small, **IDS)), ("qwen3", Qwen3Config(**small, **IDS, head_dim=16))]:
+        for name, config in models():
             folder = os.path.join(temp, name)
-            model = random_model(config, folder, tokenizer)
-            prompts = models_oracle.random_prompts(config.vocab_size)
+            config = with_vocabulary(config)
+            model = random_model(config, folder, kinds["WordPiece" if config.model_type in ENCODERS else "smollm"])
+            prompts, more = models_oracle.prompts_of(name, config), models_oracle.options_of(name)
             want = models_oracle.expected(model, prompts)
             try:
                 convert(tool, folder, path, "F32")
-                table.add(f"{name}, converted", models_oracle.compare(models_oracle.run(os.path.join(tools, "tool_forward"), path, prompts, models_oracle.WORLDS), want))
+                answers = models_oracle.run(os.path.join(tools, "tool_forward"), path, prompts, models_oracle.WORLDS, *more)
+                table.add(f"{name}, converted", models_oracle.compare(answers, want))
             except RuntimeError as error:
                 table.add_failure(f"{name}, converted", error)
         failed += table.failed
@@ -232,9 +323,10 @@ def main():
         report = []
         strings = tokenizers_oracle.TRICKY + tokenizers_oracle.random_strings(11, 500)
         for name, of in kinds.items():
-            of.save(os.path.join(temp, "llama", "tokenizer.json"))
+            folder = os.path.join(temp, "bert" if name.startswith("WordPiece") else "llama")
+            of.save(os.path.join(folder, "tokenizer.json"))
             try:
-                convert(tool, os.path.join(temp, "llama"), path, "Q8_0")
+                convert(tool, folder, path, "Q8_0")
             except RuntimeError as error:
                 print(f"FAIL {name}: {error}")
                 report.append(1)

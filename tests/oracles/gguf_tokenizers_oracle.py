@@ -83,8 +83,8 @@ def byte_level(path, pre, pre_tokenizer, normalizer=None, ignore_merges=False, b
     return tokenizer
 
 
-def word_piece(path):
-    tokenizer = oracle.word_piece(lowercase=True)
+def word_piece(path, lowercase=True):
+    tokenizer = oracle.word_piece(lowercase=lowercase)
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     # GGUF files do not say which added tokens take the space around them: without these.
     import json
@@ -102,6 +102,8 @@ def word_piece(path):
     writer.add_unk_token_id(tokenizer.token_to_id("[UNK]"))
     writer.add_bos_token_id(tokenizer.token_to_id("[CLS]"))
     writer.add_sep_token_id(tokenizer.token_to_id("[SEP]"))
+    if not lowercase:
+        writer.add_bool("tokenizer.ggml.normalizer.lowercase", False)
     finish(writer)
     return tokenizer
 
@@ -198,6 +200,7 @@ def main():
             "qwen2": lambda: byte_level(path, "qwen2", oracle.split_then_bytes(oracle.QWEN2), normalizer=normalizers.NFC()),
             "tekken": lambda: byte_level(path, "tekken", oracle.split_then_bytes(TEKKEN), ignore_merges=True),
             "WordPiece": lambda: word_piece(path),
+            "WordPiece, cased": lambda: word_piece(path, lowercase=False),
         }.items():
             oracle.compare(tool, name, make(), path, strings, report)
         for fallback in (True, False):

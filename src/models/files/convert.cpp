@@ -3,9 +3,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <iterator>
 #include <map>
-#include <numbers>
 #include <utility>
 
 #include <troika/core/quantize.hpp>
@@ -14,8 +13,11 @@
 
 #include "../json.hpp"
 #include "../text/gguf_vocabulary.hpp"
+#include "gguf_config.hpp"
+#include "gguf_keys.hpp"
 #include "gguf_names.hpp"
 #include "gguf_writer.hpp"
+#include "tensor_parts.hpp"
 
 namespace troika::models {
 namespace {
@@ -39,12 +41,31 @@ const OutputType& output_type(const std::string& name) {
   throw Error(Fault::invalid_argument, "no GGUF file of type " + in_quotes(name) + " is made; valid are " + names);
 }
 
+// One tensor of the file. Where it holds several of the folder's, they follow each other.
 struct Planned {
-  std::string source, name;
+  std::string name;
+  std::vector<std::string> sources;
   Shape shape;
   WeightType type;
-  std::int64_t head_dim = 0;  // where the halves of each head are interleaved
+  std::int64_t head_dim = 0;    // where the halves of each head are interleaved
+  std::vector<float> values{};  // those of a tensor that no folder has
 };
+
+// Tensors beside those of the model: masks and tables that are worked out anew, and the heads of tasks.
+bool is_left_out(std::string_view name, const ModelConfig& config) {
+  for (const std::string_view end : {".rotary_emb.inv_freq", "position_ids", ".attn.bias", ".attn.masked_bias"}) {
+    if (name.ends_with(end)) return true;
+  }
+  if (config.is_decoder()) return name == "lm_head.weight" && config.tie_word_embeddings;
+  return name.starts_with("pooler.") || name.starts_with("cls.");
+}
+
+// What a Gemma 3 sees pictures with.
+bool is_of_pictures(std::string_view name, const ModelConfig& config) {
+  if (name.starts_with("model.")) name.remove_prefix(6);
+  const bool pictures = name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.");
+  return pictures && config.architecture == Architecture::gemma3_text;
+}
 
 class Converter {
  public:
@@ -55,27 +76,14 @@ class Converter {
         weights_(Weights::open(folder)) {
     if (is_gguf_path(folder))
       throw Error(Fault::invalid_argument, folder.string() + " is a GGUF file; converted are Hugging Face folders");
-    using A = Architecture;
-    constexpr A converted[] = {A::llama, A::mistral, A::qwen2, A::qwen3};
-    if (std::ranges::find(converted, config_.architecture) == std::end(converted)) {
-      unsupported(folder.string() + ": a model of type " + std::string(to_string(config_.architecture)) +
-                  " is not converted; converted are llama, mistral, qwen2, qwen3");
-    }
-    if (config_.sliding_window > 0 &&
-        std::ranges::find(config_.sliding_layers, false) != config_.sliding_layers.end()) {
-      unsupported(folder.string() + ": windows of attention in some layers only are not converted");
-    }
-    if (config_.long_rope)
-      unsupported(folder.string() +
-                  ": rope_scaling of the type longrope is not converted; converted are default, linear and llama3");
+    check_gguf_can_say(config_, folder.string());
     plan();
   }
 
   Converted operator()(const std::filesystem::path& out, bool replace,
                        const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
     GgufWriter writer(out, replace);
-    add_keys(writer);
-    auto notes = write_vocabulary(writer, folder_, config_, weights_.info("model.embed_tokens.weight").shape[0]);
+    auto notes = add_keys(writer);
     for (const auto& [wanted, replaced] : replaced_) {
       const std::string type(to_string(wanted.first)), block = std::to_string(layout_of(wanted.first).block);
       notes.push_back(std::to_string(replaced.count) + " matrices (the first is " + replaced.first + ") are " +
@@ -98,96 +106,130 @@ class Converter {
  private:
   // The tensors in the order of the layers, and what each becomes.
   void plan() {
-    std::vector<std::pair<std::int64_t, std::string>> names;  // of which layer
-    for (auto& name : weights_.names()) {
-      if (name == "lm_head.weight" && config_.tie_word_embeddings) continue;
-      if (name.ends_with(".rotary_emb.inv_freq")) continue;  // of old files, and worked out anew
-      constexpr std::string_view layers = "model.layers.";
-      const bool last = name == "model.norm.weight" || name == "lm_head.weight";
-      const std::int64_t layer = name.starts_with(layers) ? std::stoll("0" + name.substr(layers.size(), 6))
-                                 : last                   ? config_.layers
-                                                          : -1;
-      names.emplace_back(layer, std::move(name));
+    using Parts = std::map<std::int64_t, std::pair<std::string, std::int64_t>>;  // by place: the source, of how many
+    std::map<std::pair<std::int64_t, std::string>, Parts> wholes;                // by layer and name
+    for (auto& source : weights_.names()) {
+      std::string_view name = source;
+      if (!config_.is_decoder() && name.starts_with("bert.")) name.remove_prefix(5);
+      if (is_of_pictures(name, config_)) ++of_pictures_;
+      if (is_left_out(name, config_) || is_of_pictures(name, config_)) continue;
+      const auto part = part_of(name, config_);
+      auto& parts = wholes[{layer_of(name), part.whole}];
+      if (!parts.emplace(part.place, std::pair(source, part.count)).second)
+        bad_file(folder_.string() + ": the tensor " + in_quotes(name) + " is there twice");
     }
-    std::ranges::sort(names);
-    for (auto& [layer, source] : names) {
-      const auto name = gguf_name(source, config_.architecture);
-      if (name.empty())
-        unsupported(folder_.string() + ": the tensor " + in_quotes(source) +
-                    " is none that a GGUF file of this model has");
-      const auto& info = weights_.info(source);
-      if (info.shape.dims() < 1 || info.shape.dims() > 2)
-        unsupported(folder_.string() + ": tensor " + in_quotes(source) + " has shape " + info.shape.to_string());
-      const auto rows = hugging_face_name(name, config_.architecture).rows;
-      tensors_.push_back({source, name, info.shape, type_of(name, layer, info.shape),
-                          rows == HuggingFaceName::as_is ? 0 : config_.head_dim});
-      if (tensors_.back().head_dim != 0 && info.shape[0] % config_.head_dim != 0) {
-        bad_file(folder_.string() + ": tensor " + in_quotes(source) + " has shape " + info.shape.to_string() +
-                 ", which is not whole heads of " + std::to_string(config_.head_dim));
+    for (const auto& [at, parts] : wholes) {
+      std::vector<std::string> sources;
+      for (const auto& [place, source] : parts) sources.push_back(source.first);
+      const auto count = parts.begin()->second.second;
+      if (std::ssize(sources) != count || parts.rbegin()->first != count - 1) {
+        bad_file(folder_.string() + ": " + in_quotes(at.second) + " of a GGUF file is made of " +
+                 std::to_string(count) + " tensors, of which " + std::to_string(sources.size()) +
+                 " are there, the first " + in_quotes(sources[0]));
       }
+      add(at.second, at.first, std::move(sources));
     }
-    if (config_.rope_scaling) tensors_.push_back({"", "rope_freqs.weight", {config_.head_dim / 2}, WeightType::f32});
+    for (auto& [name, divisors] : rope_tensors(config_)) {
+      tensors_.push_back({name, {}, {std::ssize(divisors)}, WeightType::f32, 0, std::move(divisors)});
+    }
+  }
+
+  // -1 before the layers, and their number after them.
+  std::int64_t layer_of(std::string_view name) const {
+    for (const std::string_view layers : {"model.layers.", "encoder.layer."}) {
+      if (name.starts_with(layers)) return std::stoll("0" + std::string(name.substr(layers.size(), 6)));
+    }
+    return name.starts_with("model.norm.") || name == "lm_head.weight" ? config_.layers : -1;
+  }
+
+  void add(const std::string& whole, std::int64_t layer, std::vector<std::string> sources) {
+    const auto name = gguf_name(whole, config_.architecture);
+    if (name.empty())
+      unsupported(folder_.string() + ": the tensor " + in_quotes(sources[0]) +
+                  " is none that a GGUF file of this model has");
+    const auto first = weights_.info(sources[0]).shape;
+    const bool stacked = name.find("_exps.") != name.npos;
+    std::int64_t rows = 0;
+    for (const auto& source : sources) {
+      const auto& shape = weights_.info(source).shape;
+      const bool fits = shape.dims() == first.dims() && shape.dims() >= 1 && shape.dims() <= 2 &&
+                        (stacked ? shape == first && shape.dims() == 2 : shape.dims() == 1 || shape[1] == first[1]);
+      if (!fits) unsupported(folder_.string() + ": tensor " + in_quotes(source) + " has shape " + shape.to_string());
+      rows += shape[0];
+    }
+    const auto shape = stacked             ? Shape{std::ssize(sources), first[0], first[1]}
+                       : first.dims() == 1 ? Shape{rows}
+                                           : Shape{rows, first[1]};
+    const bool in_halves = hugging_face_name(name, config_.architecture).rows != HuggingFaceName::as_is;
+    if (in_halves && rows % config_.head_dim != 0) {
+      bad_file(folder_.string() + ": tensor " + in_quotes(sources[0]) + " has shape " + shape.to_string() +
+               ", which is not whole heads of " + std::to_string(config_.head_dim));
+    }
+    tensors_.push_back(
+        {name, std::move(sources), shape, type_of(name, layer, shape), in_halves ? config_.head_dim : 0});
   }
 
   WeightType type_of(const std::string& name, std::int64_t layer, const Shape& shape) {
-    if (shape.dims() != 2) return WeightType::f32;
+    // Small, and read as they are by other programs.
+    constexpr std::string_view exact[] = {"ffn_gate_inp.weight", "position_embd.weight", "token_types.weight"};
+    const auto ends = [&](std::string_view end) { return name.ends_with(end); };
+    if (shape.dims() == 1 || std::ranges::any_of(exact, ends)) return WeightType::f32;
     auto type = wanted_.type;
     if (wanted_.name == "Q4_K_M") {
       const bool output = name == "output.weight" || (name == "token_embd.weight" && config_.tie_word_embeddings);
-      const bool sensitive = name.ends_with("attn_v.weight") || name.ends_with("ffn_down.weight");
+      constexpr std::string_view sensitive_ends[] = {"attn_v.weight", "attn_qkv.weight", "ffn_down.weight",
+                                                     "ffn_down_exps.weight"};
+      const bool sensitive = std::ranges::any_of(sensitive_ends, ends);
       // The first and the last eighth of the layers, and every third between.
       const auto eighth = config_.layers / 8;
       const bool chosen = layer < eighth || layer >= 7 * config_.layers / 8 || (layer - eighth) % 3 == 2;
       if (output || (sensitive && chosen)) type = WeightType::q6_k;
     }
-    const auto fits = [&](WeightType t) { return shape[1] % layout_of(t).block == 0; };
+    const auto columns = shape[shape.dims() - 1];
+    const auto fits = [&](WeightType t) { return columns % layout_of(t).block == 0; };
     if (fits(type)) return type;
     auto instead = type == WeightType::q4_k ? WeightType::q5_0 : WeightType::q8_0;
     if (!fits(instead)) instead = WeightType::f16;
-    const auto [note, fresh] = replaced_.try_emplace({type, shape[1]}, Replaced{name, instead, 0});
+    const auto [note, fresh] = replaced_.try_emplace({type, columns}, Replaced{name, instead, 0});
     note->second.count += 1;
     return instead;
   }
 
-  void add_keys(GgufWriter& writer) const {
-    const auto& c = config_;
-    const std::string architecture(c.architecture == Architecture::mistral ? "llama" : to_string(c.architecture));
-    const auto key = [&](const char* name) { return architecture + "." + name; };
+  std::vector<std::string> add_keys(GgufWriter& writer) const {
     auto folder = std::filesystem::absolute(folder_).lexically_normal();
     if (!folder.has_filename()) folder = folder.parent_path();
-    writer.string("general.architecture", architecture);
+    const auto embedding = std::ranges::find(tensors_, "token_embd.weight", &Planned::name);
+    if (embedding == tensors_.end() || embedding->shape.dims() != 2)
+      bad_file(folder_.string() + " has no tensor that is the embedding of tokens");
+    const auto rows = embedding->shape[0];
+    writer.string("general.architecture", gguf_architecture(config_.architecture));
     writer.string("general.type", "model");
     writer.string("general.name", folder.filename().string());
     writer.u32("general.file_type", wanted_.file_type);
     writer.u32("general.quantization_version", 2);
-    writer.u32(key("vocab_size"), weights_.info("model.embed_tokens.weight").shape[0]);
-    writer.u32(key("block_count"), c.layers);
-    writer.u32(key("context_length"), c.max_position_embeddings);
-    writer.u32(key("embedding_length"), c.hidden_size);
-    writer.u32(key("feed_forward_length"), c.intermediate_size);
-    writer.u32(key("attention.head_count"), c.heads);
-    writer.u32(key("attention.head_count_kv"), c.kv_heads);
-    writer.u32(key("attention.key_length"), c.head_dim);
-    writer.u32(key("attention.value_length"), c.head_dim);
-    writer.f32(key("attention.layer_norm_rms_epsilon"), c.norm_eps);
-    writer.f32(key("rope.freq_base"), c.rope_theta);
-    writer.u32(key("rope.dimension_count"), c.rotary_dim);
-    if (c.rope_factor != 1) {
-      writer.string(key("rope.scaling.type"), "linear");
-      writer.f32(key("rope.scaling.factor"), c.rope_factor);
-    }
-    if (c.sliding_window > 0) writer.u32(key("attention.sliding_window"), c.sliding_window);
+    auto notes = write_model_keys(writer, config_, rows);
+    std::ranges::move(write_vocabulary(writer, folder_, config_, rows), std::back_inserter(notes));
+    if (of_pictures_ > 0)
+      notes.push_back(std::to_string(of_pictures_) +
+                      " tensors, which see pictures, are left out: the file is the model of text");
+    return notes;
   }
 
   template <class Done>
   void write(GgufWriter& writer, const Planned& tensor, Done done) const {
-    if (tensor.source.empty()) {
-      const auto divisors = rope_divisors();
-      writer.write(std::as_bytes(std::span(divisors)));
-      return done(std::ssize(divisors));
+    if (tensor.sources.empty()) {
+      writer.write(std::as_bytes(std::span(tensor.values)));
+      return done(std::ssize(tensor.values));
     }
-    const bool vector = tensor.shape.dims() == 1;
-    const std::int64_t rows = vector ? 1 : tensor.shape[0], columns = vector ? tensor.shape[0] : tensor.shape[1];
+    for (const auto& source : tensor.sources) write(writer, tensor, source, done);
+  }
+
+  template <class Done>
+  void write(GgufWriter& writer, const Planned& tensor, const std::string& source, Done done) const {
+    const auto& shape = weights_.info(source).shape;
+    const bool vector = shape.dims() == 1;
+    const std::int64_t rows = vector ? 1 : shape[0], columns = vector ? shape[0] : shape[1];
+    const bool adds_one = config_.norm_adds_one && tensor.name.ends_with("norm.weight");
     // Whole heads at a time where rows change their places; about a MiB of floats otherwise.
     const std::int64_t heads = std::max<std::int64_t>(1, tensor.head_dim);
     const std::int64_t some =
@@ -198,16 +240,19 @@ class Converter {
       const std::int64_t count = std::min(some, rows - first);
       values.resize(static_cast<std::size_t>(count * columns));
       if (vector)
-        weights_.read<float>(tensor.source, values);
+        weights_.read<float>(source, values);
       else
-        weights_.read_rows<float>(tensor.source, {first, first + count}, values);
+        weights_.read_rows<float>(source, {first, first + count}, values);
+      if (adds_one) {
+        for (auto& value : values) value += 1;
+      }
       if (tensor.head_dim != 0)
         interleave(values, turned, vector ? columns : count, vector ? 1 : columns, tensor.head_dim);
       blocks.resize(row_bytes(tensor.type, std::ssize(values)));
       try {
         quantize(tensor.type, values, blocks.data());
       } catch (const Error& error) {
-        bad_file(folder_.string() + ": tensor " + in_quotes(tensor.source) + ", from row " + std::to_string(first) +
+        bad_file(folder_.string() + ": tensor " + in_quotes(source) + ", from row " + std::to_string(first) +
                  " on: " + error.what());
       }
       writer.write(blocks);
@@ -226,33 +271,12 @@ class Converter {
     values.swap(turned);
   }
 
-  // What Llama 3's stretching divides each rotary frequency by.
-  std::vector<float> rope_divisors() const {
-    const auto& scaling = *config_.rope_scaling;
-    const auto original = static_cast<double>(scaling.original_max_position_embeddings);
-    std::vector<float> divisors;
-    for (std::int64_t i = 0; i < config_.head_dim / 2; ++i) {
-      const double wavelength =
-          2 * std::numbers::pi *
-          std::pow(config_.rope_theta, 2.0 * static_cast<double>(i) / static_cast<double>(config_.head_dim));
-      double divisor = scaling.factor;
-      if (wavelength < original / scaling.high_freq_factor) {
-        divisor = 1;
-      } else if (wavelength <= original / scaling.low_freq_factor) {
-        const double smooth =
-            (original / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-        divisor = 1 / ((1 - smooth) / scaling.factor + smooth);
-      }
-      divisors.push_back(static_cast<float>(divisor));
-    }
-    return divisors;
-  }
-
   std::filesystem::path folder_;
   const OutputType& wanted_;
   ModelConfig config_;
   Weights weights_;
   std::vector<Planned> tensors_;
+  int of_pictures_ = 0;
   struct Replaced {
     std::string first;
     WeightType instead;

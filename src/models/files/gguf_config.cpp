@@ -98,18 +98,19 @@ void add_experts(const Keys& keys, Json& config) {
   config["norm_topk_prob"] = keys.boolean("expert_weights_norm", true);
 }
 
-// Gemma's files leave out the scale of the scores, which is that of the heads but for the models of 27B.
 void add_gemma(const Keys& keys, Json& config) {
-  const bool gemma2 = config["model_type"] == "gemma2";
-  const auto layers = config["num_hidden_layers"].get<std::int64_t>(), heads = config["num_attention_heads"].get<std::int64_t>();
-  const bool largest = layers == (gemma2 ? 46 : 62) && heads > 0;
-  config["query_pre_attn_scalar"] = largest ? config["hidden_size"].get<std::int64_t>() / heads : config["head_dim"].get<std::int64_t>();
+  const auto architecture = config["model_type"] == "gemma2" ? Architecture::gemma2 : Architecture::gemma3_text;
+  const bool gemma2 = architecture == Architecture::gemma2;
+  const auto size = [&](const char* key) { return config[key].get<std::int64_t>(); };
+  const auto layers = size("num_hidden_layers");
+  config["query_pre_attn_scalar"] = gguf_query_scalar(architecture, layers, size("hidden_size"),
+                                                      size("num_attention_heads"), size("head_dim"));
   for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
     if (keys.contains(cap)) config[cap] = keys.number(cap, 0, 1e9, 0);
   }
   if (const auto window = keys.integer("attention.sliding_window", gemma2 ? 4096 : 0); window != 0) {
     config["sliding_window"] = window;
-    const auto period = keys.integer("attention.sliding_window_pattern", gemma2 ? 2 : 6);
+    const auto period = keys.integer("attention.sliding_window_pattern", gguf_window_period(architecture));
     for (std::int64_t i = 0; i < std::min<std::int64_t>(layers, 4096); ++i) {
       config["layer_types"].push_back(period == 0 || (i + 1) % period != 0 ? "sliding_attention" : "full_attention");
     }
@@ -235,6 +236,17 @@ constexpr Name names[] = {{"llama", Architecture::llama},          {"qwen2", Arc
                           {"bert", Architecture::bert},            {"nomic-bert", Architecture::nomic_bert}};
 
 }  // namespace
+
+std::string_view gguf_architecture(Architecture architecture) {
+  const auto* const known = std::ranges::find(names, architecture, &Name::architecture);
+  return known == std::end(names) ? names[0].gguf : known->gguf;  // Mistral's is Llama's
+}
+
+std::int64_t gguf_query_scalar(Architecture architecture, std::int64_t layers, std::int64_t hidden, std::int64_t heads,
+                               std::int64_t head_dim) {
+  const bool largest = layers == (architecture == Architecture::gemma2 ? 46 : 62) && heads > 0;
+  return largest ? hidden / heads : head_dim;
+}
 
 ModelConfig gguf_config(const std::vector<GgufFile>& parts) {
   const auto& metadata = parts[0].metadata();

@@ -53,17 +53,31 @@ const Pair* find(const Pair (&pairs)[N], std::string_view name, std::string_view
   return nullptr;
 }
 
-const Pair* find_in_layer(std::string_view name, Architecture architecture) {
+bool is_encoder(Architecture architecture) {
+  return architecture == Architecture::bert || architecture == Architecture::nomic_bert;
+}
+
+const Pair* find_outside(std::string_view name, Architecture architecture,
+                         std::string_view Pair::*side = &Pair::gguf) {
+  return is_encoder(architecture) ? find(encoder_names, name, side) : find(decoder_names, name, side);
+}
+
+const Pair* find_in_layer(std::string_view name, Architecture architecture,
+                          std::string_view Pair::*side = &Pair::gguf) {
   const Pair* pair = nullptr;
   switch (architecture) {
     case Architecture::bert:
-    case Architecture::nomic_bert: return find(encoder_layer_names, name);
+    case Architecture::nomic_bert: return find(encoder_layer_names, name, side);
     case Architecture::gemma2:
-    case Architecture::gemma3_text: pair = find(gemma_layer_names, name); break;
-    case Architecture::phi3: pair = find(phi3_layer_names, name); break;
+    case Architecture::gemma3_text: pair = find(gemma_layer_names, name, side); break;
+    case Architecture::phi3: pair = find(phi3_layer_names, name, side); break;
     default: break;
   }
-  return pair != nullptr ? pair : find(decoder_layer_names, name);
+  return pair != nullptr ? pair : find(decoder_layer_names, name, side);
+}
+
+std::string_view layers_of(Architecture architecture) {
+  return is_encoder(architecture) ? "encoder.layer." : "model.layers.";
 }
 
 }  // namespace
@@ -75,7 +89,6 @@ HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture archi
   const auto end = gguf_name.substr(dot);  // ".weight", ".bias"
   if (end != ".weight" && end != ".bias") return unknown;
   auto name = gguf_name.substr(0, dot);
-  const bool encoder = architecture == Architecture::bert || architecture == Architecture::nomic_bert;
 
   const Pair* pair = nullptr;
   std::string prefix;
@@ -85,10 +98,10 @@ HuggingFaceName hugging_face_name(std::string_view gguf_name, Architecture archi
     if (layer.empty() || layer.size() == name.size() || layer.find_first_not_of("0123456789") != layer.npos)
       return unknown;
     name.remove_prefix(layer.size() + 1);
-    prefix = (encoder ? "encoder.layer." : "model.layers.") + std::string(layer) + ".";
+    prefix = std::string(layers_of(architecture)) + std::string(layer) + ".";
     pair = find_in_layer(name, architecture);
   } else {
-    pair = encoder ? find(encoder_names, name) : find(decoder_names, name);
+    pair = find_outside(name, architecture);
   }
   if (pair == nullptr) return unknown;
 
@@ -107,18 +120,15 @@ std::string gguf_name(std::string_view name, Architecture architecture) {
   const auto end = std::string(name.substr(dot));
   if (end != ".weight" && end != ".bias") return {};
   name = name.substr(0, dot);
-  const bool encoder = architecture == Architecture::bert;
-  const std::string_view layers = encoder ? "encoder.layer." : "model.layers.";
+  const auto layers = layers_of(architecture);
   if (!name.starts_with(layers)) {
-    const auto* pair =
-        encoder ? find(encoder_names, name, &Pair::hugging_face) : find(decoder_names, name, &Pair::hugging_face);
+    const auto* pair = find_outside(name, architecture, &Pair::hugging_face);
     return pair == nullptr ? std::string() : std::string(pair->gguf) + end;
   }
   name.remove_prefix(layers.size());
   const auto layer = std::string(name.substr(0, name.find('.')));
   name.remove_prefix(std::min(name.size(), layer.size() + 1));
-  const auto* pair = encoder ? find(encoder_layer_names, name, &Pair::hugging_face)
-                             : find(decoder_layer_names, name, &Pair::hugging_face);
+  const auto* pair = find_in_layer(name, architecture, &Pair::hugging_face);
   return pair == nullptr ? std::string() : "blk." + layer + "." + std::string(pair->gguf) + end;
 }
 

@@ -159,4 +159,39 @@ std::vector<TensorPart> parts_of(std::string_view name, const Shape& shape, cons
   return parts;
 }
 
+PartOf part_of(std::string_view name, const ModelConfig& config) {
+  const auto [stem, ending] = split_ending(name);
+  constexpr std::string_view experts = ".mlp.experts.";
+  if (const auto at = stem.find(experts); config.experts && at != stem.npos) {
+    const auto number = stem.substr(at + experts.size(), stem.substr(at + experts.size()).find('.'));
+    if (number.empty() || number.size() > 6 || number.find_first_not_of("0123456789") != number.npos)
+      return {std::string(name)};
+    const auto which = stem.substr(at + experts.size() + number.size());
+    return {std::string(stem.substr(0, at + experts.size() - 1)) + std::string(which) + std::string(ending),
+            std::stoll(std::string(number)), config.experts->count};
+  }
+  struct Joined {
+    std::string_view part, whole;
+    std::int64_t place, count;
+    bool with_gate = false;
+  };
+  constexpr Joined joined[] = {{".self_attn.q_proj", ".self_attn.qkv_proj", 0, 3},
+                               {".self_attn.k_proj", ".self_attn.qkv_proj", 1, 3},
+                               {".self_attn.v_proj", ".self_attn.qkv_proj", 2, 3},
+                               {".attention.self.query", ".attention.self.qkv", 0, 3},
+                               {".attention.self.key", ".attention.self.qkv", 1, 3},
+                               {".attention.self.value", ".attention.self.qkv", 2, 3},
+                               {".mlp.gate_proj", ".mlp.gate_up_proj", 0, 2, true},
+                               {".mlp.up_proj", ".mlp.gate_up_proj", 1, 2, true}};
+  using A = Architecture;
+  const auto a = config.architecture;
+  if (a != A::phi3 && a != A::gpt2 && a != A::nomic_bert) return {std::string(name)};
+  for (const auto& each : joined) {
+    if (!stem.ends_with(each.part) || (each.with_gate && !config.gated_mlp)) continue;
+    const auto root = stem.substr(0, stem.size() - each.part.size());
+    return {std::string(root) + std::string(each.whole) + std::string(ending), each.place, each.count};
+  }
+  return {std::string(name)};
+}
+
 }  // namespace troika::models

@@ -24,6 +24,14 @@ struct TensorPart {
 std::vector<TensorPart> parts_of(std::string_view name, const Shape& shape, const ModelConfig& config,
                                  const std::string& origin);
 
+// The way back: the tensor of a GGUF file that has this matrix among others, one below the other, and which of `count`
+// it is there; its own name, 0 and 1 where it stands alone.
+struct PartOf {
+  std::string whole;
+  std::int64_t place = 0, count = 1;
+};
+PartOf part_of(std::string_view name, const ModelConfig& config);
+
 // How troika calls a tensor of a Hugging Face folder: GPT-2's, Nomic's and those of a Gemma 3 that
 // sees pictures have names of their own.
 struct FolderName {

@@ -183,7 +183,11 @@ std::unique_ptr<TokenizerParts> GgufTokenizer::word_piece() {
   const auto begin = id("cls_token_id", "bos_token_id", "[CLS]", vocabulary);
   const auto end = id("seperator_token_id", "eos_token_id", "[SEP]", vocabulary);  // spelled so in the format
   auto parts = std::make_unique<Parts>(WordPiece(std::move(vocabulary), *unknown));
-  parts->normalizer = component<Normalizer>({{"type", "BertNormalizer"}, {"lowercase", true}});
+  const bool lowercase = metadata_.boolean(name("normalizer.lowercase"), true);
+  parts->normalizer =
+      component<Normalizer>({{"type", "BertNormalizer"},
+                             {"lowercase", lowercase},
+                             {"strip_accents", metadata_.boolean(name("normalizer.strip_accents"), lowercase)}});
   parts->pre_tokenizer = component<PreTokenizer>({{"type", "BertPreTokenizer"}});
   parts->decoder = component<Decoder>({{"type", "WordPiece"}});
   surround("add_bos_token", true, begin, parts->before);

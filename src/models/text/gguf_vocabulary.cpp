@@ -17,6 +17,7 @@ namespace troika::models {
 namespace {
 
 constexpr std::size_t max_bytes = std::size_t{256} << 20;
+constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581
 
 // A component without the fields that have no say, so that those of a file can be compared with those of a kind.
 Json essence(const Json& step) {
@@ -29,6 +30,12 @@ Json essence(const Json& step) {
   if (type == "Digits") keep("individual_digits", false);
   if (type == "Split") keep("pattern", nullptr), keep("behavior", nullptr), keep("invert", false);
   if (type == "Metaspace") keep("prepend_scheme", "always");
+  if (type == "Replace") keep("pattern", nullptr), keep("content", nullptr);
+  if (type == "BertNormalizer") {
+    keep("clean_text", true), keep("handle_chinese_chars", true), keep("lowercase", true);
+    keep("strip_accents", result["lowercase"]);
+    if (result["strip_accents"].is_null()) result["strip_accents"] = result["lowercase"];
+  }
   return result;
 }
 
@@ -74,15 +81,20 @@ class VocabularyWriter {
   }
 
   std::vector<std::string> operator()() {
-    if (model_.value("type", std::string("BPE")) != "BPE") {
-      unsupported(file_ + ": a tokenizer of type " + shown(model_.value("type", Json())) +
-                  " is not converted; converted is BPE");
-    }
-    if (model_.value("byte_fallback", false))
+    const auto type = model_.value("type", std::string("BPE"));
+    if (type == "WordPiece")
+      word_piece();
+    else if (type != "BPE")
+      unsupported(file_ + ": a tokenizer of type " + in_quotes(type) +
+                  " is not converted; converted are BPE and WordPiece");
+    else if (model_.value("byte_fallback", false))
       sentence_piece();
     else
       byte_level();
-    special_tokens();
+    if (type == "WordPiece")
+      ends_of_word_piece();
+    else
+      special_tokens();
     chat_template();
     return std::move(notes_);
   }
@@ -122,7 +134,7 @@ class VocabularyWriter {
     }
     writer_.string(name("model"), "gpt2");
     writer_.string(name("pre"), first_name(*known));
-    write_tokens();
+    write_tokens(tokens_);
     std::vector<std::string> merges;
     for (const auto& merge : model_.at("merges")) {
       merges.push_back(merge.is_string() ? merge.get<std::string>()
@@ -134,9 +146,17 @@ class VocabularyWriter {
   // SentencePiece's BPE merges what has the highest score; merges by rank are that with the rank, negative, as the
   // score.
   void sentence_piece() {
-    if (!members(document_, "pre_tokenizer", "pretokenizers").empty() &&
-        members(document_, "pre_tokenizer", "pretokenizers")[0].value("type", "") != "Metaspace") {
-      unsupported(file_ + ": a tokenizer with byte_fallback and another pre-tokenizer than Metaspace is not converted");
+    const auto steps = members(document_, "pre_tokenizer", "pretokenizers");
+    const auto normalizer = members(document_, "normalizer", "normalizers");
+    // Gemma's cuts at spaces, of which its normalizer leaves none.
+    const Json space{{"String", " "}};
+    const Json no_spaces{{"type", "Replace"}, {"pattern", space}, {"content", space_mark}};
+    const bool nothing_cut = !steps.empty() && steps[0]["type"] == "Split" && steps[0]["pattern"] == space &&
+                             std::ranges::find(normalizer, no_spaces) != normalizer.end();
+    if (!steps.empty() && (steps.size() > 1 || (steps[0]["type"] != "Metaspace" && !nothing_cut))) {
+      unsupported(file_ +
+                  ": a tokenizer with byte_fallback and this pre_tokenizer is not converted; converted are none, "
+                  "Metaspace, and a Split at spaces where the normalizer replaces all");
     }
     std::vector<float> scores(tokens_.size(), 0.0f);
     std::vector<bool> scored(tokens_.size());
@@ -163,33 +183,92 @@ class VocabularyWriter {
       }
     }
     bool prefix = false;
-    for (const auto& step : members(document_, "normalizer", "normalizers")) prefix |= step["type"] == "Prepend";
-    for (const auto& step : members(document_, "pre_tokenizer", "pretokenizers"))
-      prefix |= step.value("prepend_scheme", "never") != "never";
+    for (const auto& step : normalizer) prefix |= step["type"] == "Prepend";
+    for (const auto& step : steps) prefix |= step.value("prepend_scheme", "never") != "never";
     writer_.string(name("model"), "llama");
     writer_.string(name("pre"), "default");
-    write_tokens();
+    write_tokens(tokens_);
     writer_.f32s(name("scores"), scores);
     writer_.boolean(name("add_space_prefix"), prefix);
   }
 
-  void write_tokens() {
-    writer_.strings(name("tokens"), tokens_);
+  // GGUF files spell pieces as SentencePiece would: "▁word" for "word", "piece" for "##piece".
+  void word_piece() {
+    const auto steps = members(document_, "pre_tokenizer", "pretokenizers");
+    const auto normalizer = members(document_, "normalizer", "normalizers");
+    const bool bert = normalizer.size() == 1 && normalizer[0]["type"] == "BertNormalizer" &&
+                      normalizer[0]["clean_text"] == true && normalizer[0]["handle_chinese_chars"] == true;
+    if (!bert || steps != std::vector<Json>{Json{{"type", "BertPreTokenizer"}}}) {
+      unsupported(file_ +
+                  ": a WordPiece with this normalizer or pre_tokenizer is not converted; converted is "
+                  "BertNormalizer with clean_text and handle_chinese_chars, with BertPreTokenizer");
+    }
+    constexpr std::string_view continues = "##";
+    if (model_.value("continuing_subword_prefix", std::string(continues)) != continues ||
+        model_.value("max_input_chars_per_word", 100) != 100) {
+      unsupported(file_ +
+                  ": a WordPiece with another continuing_subword_prefix than ## or another "
+                  "max_input_chars_per_word than 100 is not converted");
+    }
+    auto spelled = tokens_;
+    for (std::size_t id = 0; id < spelled.size(); ++id) {
+      auto& token = spelled[id];
+      if (kinds_[id] == static_cast<std::int32_t>(TokenKind::control)) continue;
+      if (!token.starts_with(continues)) {
+        token.insert(0, space_mark);
+        continue;
+      }
+      token.erase(0, continues.size());
+      if (token.empty() || token.starts_with(space_mark))
+        unsupported(file_ + ": the token " + in_quotes(tokens_[id]) + " has no spelling in a GGUF file");
+    }
+    writer_.string(name("model"), "bert");
+    writer_.string(name("pre"), "default");
+    write_tokens(spelled);
+    writer_.boolean(name("normalizer.lowercase"), normalizer[0]["lowercase"].get<bool>());
+    writer_.boolean(name("normalizer.strip_accents"), normalizer[0]["strip_accents"].get<bool>());
+  }
+
+  void write_tokens(const std::vector<std::string>& spelled) {
+    writer_.strings(name("tokens"), spelled);
     writer_.i32s(name("token_type"), kinds_);
   }
 
-  void special_tokens() {
-    // What goes around a text, seen on one.
+  // What goes around a text, seen on one: at most one token at each end.
+  std::pair<std::optional<std::int32_t>, std::optional<std::int32_t>> ends_of_text() const {
     const auto text = tokenizer_.encode("a", false), whole = tokenizer_.encode("a", true);
     const auto at = std::search(whole.begin(), whole.end(), text.begin(), text.end());
     const bool found = at != whole.end();  // else the text is nothing to this tokenizer
     const std::vector<std::int32_t> before(whole.begin(), at), after(found ? at + std::ssize(text) : at, whole.end());
-    const auto ends = after.empty() ? config_.eos_token_ids : after;
     if (before.size() > 1 || after.size() > 1) {
       unsupported(file_ + ": " + std::to_string(before.size()) + " tokens before a text and " +
                   std::to_string(after.size()) + " after it are not converted; GGUF files know one at each end");
     }
-    const auto bos = before.empty() ? config_.bos_token_id : before[0];
+    const auto first = [](const std::vector<std::int32_t>& ids) {
+      return ids.empty() ? std::nullopt : std::optional(ids[0]);
+    };
+    return {first(before), first(after)};
+  }
+
+  // [CLS] and [SEP].
+  void ends_of_word_piece() {
+    const auto [begin, end] = ends_of_text();
+    const auto role = [&](const char* key, std::optional<std::int32_t> id) {
+      if (id) writer_.u32(name(key), *id);
+    };
+    role("bos_token_id", begin);
+    role("seperator_token_id", end);  // spelled so in the format
+    role("unknown_token_id", tokenizer_.id_of(model_.value("unk_token", std::string("[UNK]"))));
+    role("padding_token_id", config_.pad_token_id);
+    role("mask_token_id", tokenizer_.id_of("[MASK]"));
+    writer_.boolean(name("add_bos_token"), begin.has_value());
+    writer_.boolean(name("add_sep_token"), end.has_value());
+  }
+
+  void special_tokens() {
+    const auto [before, after] = ends_of_text();
+    const auto ends = after ? std::vector{*after} : config_.eos_token_ids;
+    const auto bos = before ? before : config_.bos_token_id;
     if (bos) writer_.u32(name("bos_token_id"), *bos);
     if (!ends.empty()) writer_.u32(name("eos_token_id"), ends[0]);
     for (const auto id : config_.eos_token_ids) {
@@ -211,8 +290,8 @@ class VocabularyWriter {
       taken = true;
     }
     if (const auto pad = config_.pad_token_id) writer_.u32(name("padding_token_id"), *pad);
-    writer_.boolean(name("add_bos_token"), !before.empty());
-    writer_.boolean(name("add_eos_token"), !after.empty());
+    writer_.boolean(name("add_bos_token"), before.has_value());
+    writer_.boolean(name("add_eos_token"), after.has_value());
   }
 
   void chat_template() {

@@ -25,9 +25,11 @@ struct Converted {
 // output and for half of the value and down projections, which matter most.
 std::span<const std::string_view> gguf_output_types();
 
-// Writes a Hugging Face folder (Llama, Mistral, Qwen2, Qwen3, with its tokenizer) as one GGUF file with the names, keys
-// and order of rows that llama.cpp's converter gives them. Vectors stay f32; rows that are no whole blocks of a type
-// get the next better one that fits, which `notes` says. Reads and writes piece by piece, a few MiB at a time. The file
+// Writes a Hugging Face folder of any Architecture, with its tokenizer, as one GGUF file with the names, keys, shapes
+// and order of rows that llama.cpp's converter gives them. Vectors, routers and tables of positions stay f32; rows that
+// are no whole blocks of a type get the next better one that fits. `notes` says so, and what else of the folder GGUF
+// files have no key for; what changes the answers of the model and has no key is an Error{unsupported} that names it and
+// what is converted. Reads and writes piece by piece, a few MiB at a time. The file
 // appears when it is whole. `progress` gets the numbers of elements that are done since the last call, of `total`.
 // Error names what cannot be converted, or the system's reason why the file cannot be written.
 Converted convert_to_gguf(const std::filesystem::path& folder, const std::filesystem::path& out,
