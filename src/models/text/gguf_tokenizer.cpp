@@ -13,8 +13,6 @@
 namespace troika::models {
 namespace {
 
-constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581 stands for a space in SentencePiece's tokens
-
 std::string name(const char* key) { return std::string("tokenizer.ggml.") + key; }
 
 class GgufTokenizer {

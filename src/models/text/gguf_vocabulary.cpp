@@ -17,7 +17,6 @@ namespace troika::models {
 namespace {
 
 constexpr std::size_t max_bytes = std::size_t{256} << 20;
-constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581
 
 // A component without the fields that have no say, so that those of a file can be compared with those of a kind.
 Json essence(const Json& step) {

@@ -13,6 +13,8 @@
 
 namespace troika::models {
 
+inline constexpr std::string_view space_mark = "\xe2\x96\x81";  // U+2581 stands for a space in SentencePiece's tokens
+
 // What a token of a GGUF vocabulary is. The numbers are those of the file.
 enum class TokenKind : std::uint8_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
 
