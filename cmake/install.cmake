@@ -63,43 +63,22 @@ export(EXPORT troika-kernels-targets NAMESPACE troika:: FILE ${config_out}/troik
 configure_file(cmake/troika-kernels.pc.in ${config_out}/troika-kernels.pc @ONLY)
 install(FILES ${config_out}/troika-kernels.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT kernels)
 
-if(TROIKA_HAS_MODELS)
-  install(TARGETS troika_models EXPORT troika-models-targets
-    FILE_SET HEADERS COMPONENT models
-    ARCHIVE COMPONENT models
-    LIBRARY COMPONENT models)
-  install(EXPORT troika-models-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT models)
-  export(EXPORT troika-models-targets NAMESPACE troika:: FILE ${config_out}/troika-models-targets.cmake)
-  configure_file(cmake/troika-models.pc.in ${config_out}/troika-models.pc @ONLY)
-  install(FILES ${config_out}/troika-models.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT models)
-else()
-  file(REMOVE ${config_out}/troika-models-targets.cmake)  # of an earlier configuration
-endif()
-
-if(TROIKA_HAS_SERVING)
-  install(TARGETS troika_serving EXPORT troika-serving-targets
-    FILE_SET HEADERS COMPONENT serving
-    ARCHIVE COMPONENT serving
-    LIBRARY COMPONENT serving)
-  install(EXPORT troika-serving-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT serving)
-  export(EXPORT troika-serving-targets NAMESPACE troika:: FILE ${config_out}/troika-serving-targets.cmake)
-  configure_file(cmake/troika-serving.pc.in ${config_out}/troika-serving.pc @ONLY)
-  install(FILES ${config_out}/troika-serving.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT serving)
-else()
-  file(REMOVE ${config_out}/troika-serving-targets.cmake)  # of an earlier configuration
-endif()
-
-if(TROIKA_HAS_TOPOLOGY)
-  install(TARGETS troika_topology EXPORT troika-topology-targets
-    FILE_SET HEADERS COMPONENT topology
-    ARCHIVE COMPONENT topology)
-  install(EXPORT troika-topology-targets NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT topology)
-  export(EXPORT troika-topology-targets NAMESPACE troika:: FILE ${config_out}/troika-topology-targets.cmake)
-  configure_file(cmake/troika-topology.pc.in ${config_out}/troika-topology.pc @ONLY)
-  install(FILES ${config_out}/troika-topology.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT topology)
-else()
-  file(REMOVE ${config_out}/troika-topology-targets.cmake)  # of an earlier configuration
-endif()
+foreach(component IN ITEMS models serving topology)
+  string(TOUPPER ${component} upper)
+  set(targets troika-${component}-targets)
+  if(NOT TROIKA_HAS_${upper})
+    file(REMOVE ${config_out}/${targets}.cmake)  # of an earlier configuration
+    continue()
+  endif()
+  install(TARGETS troika_${component} EXPORT ${targets}
+    FILE_SET HEADERS COMPONENT ${component}
+    ARCHIVE COMPONENT ${component}
+    LIBRARY COMPONENT ${component})
+  install(EXPORT ${targets} NAMESPACE troika:: DESTINATION ${config_dir} COMPONENT ${component})
+  export(EXPORT ${targets} NAMESPACE troika:: FILE ${config_out}/${targets}.cmake)
+  configure_file(cmake/troika-${component}.pc.in ${config_out}/troika-${component}.pc @ONLY)
+  install(FILES ${config_out}/troika-${component}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT ${component})
+endforeach()
 
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT core)
 

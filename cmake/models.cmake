@@ -4,11 +4,8 @@
 # Shared builds (BUILD_SHARED_LIBS) export every symbol: export macros in the headers would buy little for one library
 # that few load at run time.
 
-if(NOT TROIKA_BUILD_MODELS MATCHES "^(AUTO|ON|OFF)$")
-  message(FATAL_ERROR "TROIKA_BUILD_MODELS is AUTO, ON or OFF, not \"${TROIKA_BUILD_MODELS}\"")
-endif()
+troika_begin_component(models)
 file(GLOB_RECURSE troika_models_sources CONFIGURE_DEPENDS src/models/*.cpp)
-set(TROIKA_HAS_MODELS OFF)
 if(TROIKA_BUILD_MODELS STREQUAL "OFF" OR NOT troika_models_sources)
   return()
 endif()
@@ -32,26 +29,10 @@ if(NOT UTF8PROC_FOUND)
   list(APPEND missing libutf8proc-dev)
 endif()
 
-if(missing)
-  list(JOIN missing " " missing)
-  if(TROIKA_BUILD_MODELS STREQUAL "ON")
-    message(FATAL_ERROR "troika::models needs these packages: ${missing}")
-  endif()
-  message(STATUS "troika::models is left out; it needs these packages: ${missing}")
+troika_component(models "${missing}" SOURCES ${troika_models_sources} HEADERS ${troika_models_headers})
+if(NOT TROIKA_HAS_MODELS)
   return()
 endif()
-
-set(TROIKA_HAS_MODELS ON)
-add_library(troika_models ${troika_models_sources})
-add_library(troika::models ALIAS troika_models)
-set_target_properties(troika_models PROPERTIES
-  EXPORT_NAME models
-  OUTPUT_NAME troika-models
-  POSITION_INDEPENDENT_CODE ON
-  VERSION ${PROJECT_VERSION}
-  SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
-target_sources(troika_models PUBLIC FILE_SET HEADERS BASE_DIRS include FILES ${troika_models_headers})
 target_link_libraries(troika_models
   PUBLIC troika::troika
   PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PCRE2 PkgConfig::UTF8PROC)
-troika_warnings(troika_models)

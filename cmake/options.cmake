@@ -56,3 +56,42 @@ function(troika_includes result prefix)
     endif()
   endforeach()
 endfunction()
+
+# What a component that may be left out begins with: sets TROIKA_HAS_<NAME> to OFF and checks TROIKA_BUILD_<NAME>.
+function(troika_begin_component name)
+  string(TOUPPER ${name} upper)
+  if(NOT TROIKA_BUILD_${upper} MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "TROIKA_BUILD_${upper} is AUTO, ON or OFF, not \"${TROIKA_BUILD_${upper}}\"")
+  endif()
+  set(TROIKA_HAS_${upper} OFF PARENT_SCOPE)
+endfunction()
+
+# Makes troika::<name> of its sources and headers, and sets TROIKA_HAS_<NAME>, if none of the packages that it needs are
+# `missing`. Otherwise it is left out, with a line that says so, or ends the configuration where it was asked for.
+function(troika_component name missing)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "STATIC" "" "SOURCES;HEADERS")
+  string(TOUPPER ${name} upper)
+  if(missing)
+    list(JOIN missing ", " missing)
+    if(TROIKA_BUILD_${upper} STREQUAL "ON")
+      message(FATAL_ERROR "troika::${name} needs ${missing}")
+    endif()
+    message(STATUS "troika::${name} is left out; it needs ${missing}")
+    return()
+  endif()
+  set(type "")
+  if(arg_STATIC)
+    set(type STATIC)
+  endif()
+  add_library(troika_${name} ${type} ${arg_SOURCES})
+  add_library(troika::${name} ALIAS troika_${name})
+  set_target_properties(troika_${name} PROPERTIES
+    EXPORT_NAME ${name}
+    OUTPUT_NAME troika-${name}
+    POSITION_INDEPENDENT_CODE ON
+    VERSION ${PROJECT_VERSION}
+    SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  target_sources(troika_${name} PUBLIC FILE_SET HEADERS BASE_DIRS include FILES ${arg_HEADERS})
+  troika_warnings(troika_${name})
+  set(TROIKA_HAS_${upper} ON PARENT_SCOPE)
+endfunction()

@@ -1,9 +1,6 @@
 # troika::topology: how cores, caches and NUMA nodes lie, through hwloc, which stays out of its header.
 
-if(NOT TROIKA_BUILD_TOPOLOGY MATCHES "^(AUTO|ON|OFF)$")
-  message(FATAL_ERROR "TROIKA_BUILD_TOPOLOGY is AUTO, ON or OFF, not \"${TROIKA_BUILD_TOPOLOGY}\"")
-endif()
-set(TROIKA_HAS_TOPOLOGY OFF)
+troika_begin_component(topology)
 if(TROIKA_BUILD_TOPOLOGY STREQUAL "OFF")
   return()
 endif()
@@ -18,26 +15,12 @@ endif()
 if(NOT HWLOC_FOUND)
   list(APPEND missing libhwloc-dev)
 endif()
-if(missing)
-  list(JOIN missing " " missing)
-  if(TROIKA_BUILD_TOPOLOGY STREQUAL "ON")
-    message(FATAL_ERROR "troika::topology needs these packages: ${missing}")
-  endif()
-  message(STATUS "troika::topology is left out; it needs these packages: ${missing}")
+file(GLOB troika_topology_sources CONFIGURE_DEPENDS src/topology/*.cpp)
+troika_component(topology "${missing}" STATIC SOURCES ${troika_topology_sources} HEADERS ${troika_topology_headers})
+if(NOT TROIKA_HAS_TOPOLOGY)
   return()
 endif()
-
-set(TROIKA_HAS_TOPOLOGY ON)
-file(GLOB troika_topology_sources CONFIGURE_DEPENDS src/topology/*.cpp)
-add_library(troika_topology STATIC ${troika_topology_sources})
-add_library(troika::topology ALIAS troika_topology)
-set_target_properties(troika_topology PROPERTIES
-  EXPORT_NAME topology
-  OUTPUT_NAME troika-topology
-  POSITION_INDEPENDENT_CODE ON)
-target_sources(troika_topology PUBLIC FILE_SET HEADERS BASE_DIRS include FILES ${troika_topology_headers})
 target_link_libraries(troika_topology PUBLIC troika::troika PRIVATE PkgConfig::HWLOC)
-troika_warnings(troika_topology)
 if(NOT TROIKA_INSTALL)  # part of another project: built if it is linked
   set_target_properties(troika_topology PROPERTIES EXCLUDE_FROM_ALL ON)
 endif()
