@@ -127,6 +127,7 @@ void HttpService::stop(Milliseconds time) {
     }
     closed_ = true;
     for (const auto& connection : all()) asio::post(connection->executor(), [connection] { connection->drop(); });
+    work_.reset();
     for (auto& thread : threads_) thread.join();
   });
 }

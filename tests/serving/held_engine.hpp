@@ -18,12 +18,20 @@ struct Held final : troika::serving::Engine {
     troika::serving::GenerationRequest request;
     troika::serving::GenerationEvents events;
     std::atomic<bool> cancelled{false};
+    mutable bool ended = false;
     void cancel() noexcept override { cancelled = true; }
     void end(troika::serving::Finish finish, std::chrono::nanoseconds time = {}, const std::string& error = {}) const {
+      ended = true;
       events.on_end({.finish = finish, .error = error, .prompt_tokens = static_cast<std::int64_t>(request.prompt.size()),
                      .tokens = request.max_tokens, .token_time = time});
     }
   };
+  ~Held() override {
+    for (const auto& ticket : tickets) {
+      if (!ticket->ended && ticket->events.on_end) ticket->end(troika::serving::Finish::cancelled);
+    }
+  }
+
   std::shared_ptr<troika::serving::Generation> start(troika::serving::GenerationRequest request, troika::serving::GenerationEvents events) override {
     if (full) throw troika::Error(troika::Fault::out_of_memory, "full");
     if (request.prompt.empty()) throw troika::Error(troika::Fault::invalid_argument, "empty");

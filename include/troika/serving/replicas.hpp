@@ -123,9 +123,9 @@ class Replicas final : public Engine {
     double placed_work = 0;
     GenerationEnd before{};  // the times of earlier attempts
     std::mutex mutex;        // of what follows
-    std::shared_ptr<Generation> current;
+    std::shared_ptr<Generation> current;  // none once it is over: it has the events, which have this
     int current_attempt = 0;
-    bool cancelled = false;
+    bool cancelled = false, over = false;
   };
 
   DeviceLoad load_of(std::size_t i, double work = 0) const {
@@ -144,8 +144,10 @@ class Replicas final : public Engine {
         auto generation = engines_[request->group]->start(request->request, events_of(request));
         std::lock_guard lock(request->mutex);
         if (request->cancelled) generation->cancel();
-        if (attempt > std::exchange(request->current_attempt, std::max(attempt, request->current_attempt)))
+        if (!request->over && attempt > request->current_attempt) {
+          request->current_attempt = attempt;
           request->current = std::move(generation);
+        }
         return;
       } catch (const Error& error) {
         forget(*request);
@@ -202,6 +204,11 @@ class Replicas final : public Engine {
     whole.prompt_time += request->before.prompt_time;
     whole.token_time += request->before.token_time;
     if (end.finish == Finish::failed && go_on(request, whole)) return;
+    {
+      std::lock_guard lock(request->mutex);
+      request->over = true;
+      request->current.reset();
+    }
     if (request->events.on_end) request->events.on_end(whole);
   }
 
