@@ -218,7 +218,8 @@ int run(const Arguments& arguments) {
     show_large_block(arguments);
     std::printf("\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER or FILE.gguf of your own;\n"
                 "cmake --build build/cpu makes the programs that show one step each (all-reduce, linear, mlp, block, ...) beside this one,\n"
-                "and troika-convert; ./dev bench makes troika-bench, which measures a model on this machine.\n");
+                "troika-convert and troika-stress; ./dev serve answers clients of Ollama and OpenAI; ./dev bench makes troika-bench, which\n"
+                "measures a model on this machine.\n");
   }
   if (traced) {
     std::ofstream file(arguments.trace);
