@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -80,11 +81,18 @@ inline std::optional<Failure> silent(ThreadsHub& hub, const World& world, const 
   // A peer that waits in a collective that this rank has not joined will not answer before this rank joins it.
   const auto& next = hub.post(peer, next_parity);
   if (next.stage.load(std::memory_order_seq_cst) > stage.number) {
-    int joined = 0;
+    // What most ranks do is right. Those that are in neither are still to come, and may decide it.
+    int joined = 0, in_messages = 0;
     for (int r = 0; r < hub.world_size(); ++r) {
-      joined += hub.post(r, next_parity).stage.load(std::memory_order_seq_cst) > stage.number;
+      if (hub.post(r, next_parity).stage.load(std::memory_order_seq_cst) > stage.number)
+        ++joined;
+      else
+        in_messages += hub.slot(r).waits_for.load(std::memory_order_relaxed) >= 0;
     }
-    const bool blame_peer = 2 * joined < hub.world_size() || (2 * joined == hub.world_size() && rank == 0);
+    const int undecided = hub.world_size() - joined - in_messages;
+    const bool certain = std::max(joined, in_messages) > std::min(joined, in_messages) + undecided || undecided == 0;
+    if (!certain && !late) return std::nullopt;
+    const bool blame_peer = joined < in_messages || (joined == in_messages && rank == 0);
     return Failure{Fault::mismatch, world_rank(blame_peer ? peer : rank),
                    "rank " + std::to_string(world_rank(rank)) + " called " + describe(call.signature) +
                        (call.signature.operation == Operation::send ? " to" : " from") + " rank " +
