@@ -110,7 +110,8 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
     text.headers.insert(text.headers.end(), headers.begin(), headers.end());
     reply->answer(std::move(text));
   };
-  const auto write = [&](TextRequest text, std::unique_ptr<TextFormat> format, ErrorAnswer error) {
+  const auto write = [&](TextRequest text, auto make_format, ErrorAnswer error) {
+    auto format = make_format(text);
     const auto model = find_model(store_, text.model);
     const auto unloads = text.unloads();
     const auto keep_alive = text.keep_alive;
@@ -139,30 +140,14 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
   if (is("POST", "/api/show")) return answer(json_answer(200, show_model(store_, request.body)));
   if (is("POST", "/api/copy")) return copy_model(store_, request.body), answer({200, {}, ""});
   if (is("DELETE", "/api/delete")) return delete_model(store_, host_, request.body), answer({200, {}, ""});
-  if (is("POST", "/api/generate")) {
-    auto text = parse_generate(request.body);
-    auto format = ollama_format(text);
-    return write(std::move(text), std::move(format), ollama_error);
-  }
-  if (is("POST", "/api/chat")) {
-    auto text = parse_chat(request.body);
-    auto format = ollama_format(text);
-    return write(std::move(text), std::move(format), ollama_error);
-  }
+  if (is("POST", "/api/generate")) return write(parse_generate(request.body), ollama_format, ollama_error);
+  if (is("POST", "/api/chat")) return write(parse_chat(request.body), ollama_format, ollama_error);
   if (is("GET", "/v1/models")) return answer(json_answer(200, openai_models(store_)));
   if (constexpr std::string_view one = "/v1/models/"; method == "GET" && path.starts_with(one)) {
     return answer(json_answer(200, openai_model(store_, path.substr(one.size()))));
   }
-  if (is("POST", "/v1/chat/completions")) {
-    auto text = parse_openai_chat(request.body);
-    auto format = openai_format(text);
-    return write(std::move(text), std::move(format), openai_error);
-  }
-  if (is("POST", "/v1/completions")) {
-    auto text = parse_openai_completion(request.body);
-    auto format = openai_format(text);
-    return write(std::move(text), std::move(format), openai_error);
-  }
+  if (is("POST", "/v1/chat/completions")) return write(parse_openai_chat(request.body), openai_format, openai_error);
+  if (is("POST", "/v1/completions")) return write(parse_openai_completion(request.body), openai_format, openai_error);
   if (const auto page = options_.pages.find(path); method == "GET" && page != options_.pages.end())
     return answer(page->second(request));
 

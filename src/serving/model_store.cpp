@@ -102,6 +102,20 @@ void count_weights(const Files& files, StoredModel& model) {
   model.quantization = std::ranges::max_element(bytes, {}, [](const auto& entry) { return entry.second; })->first;
 }
 
+// A folder for what is being made, which goes with all that is still in it.
+struct Unfinished {
+  explicit Unfinished(fs::path p) : path(std::move(p)) {
+    fs::remove_all(path);
+    fs::create_directory(path);
+  }
+  Unfinished(const Unfinished&) = delete;
+  ~Unfinished() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  const fs::path path;
+};
+
 void check_file_name(const std::string& name) {
   const auto good = [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.' || c == ':';
@@ -197,6 +211,7 @@ std::vector<StoredModel> ModelStore::list() const {
     if (fs::exists(path_, error)) take(path_);
   } else {
     for (fs::directory_iterator entry(path_, error), end; !error && entry != end; entry.increment(error)) {
+      if (entry->path().filename().string().starts_with('.')) continue;
       if (lower(entry->path().extension().string()) == ".gguf" || is_folder_model(entry->path())) take(entry->path());
     }
   }
@@ -221,24 +236,19 @@ void ModelStore::copy(std::string_view source, std::string_view destination) con
   if (lower(name).ends_with(":latest")) name.resize(name.size() - 7);
   check_file_name(name);
   if (same_name(source, name)) return;
-  if (find(name)) remove(name);
-  if (from->format == "safetensors") {
-    fs::create_directory(path_ / name);
-    for (const auto& file : files_of(from->path)) {
-      std::error_code no_links;
-      fs::create_hard_link(fs::canonical(file), path_ / name / file.filename(), no_links);
-      if (no_links) fs::copy_file(file, path_ / name / file.filename());
-    }
-    return;
-  }
-  const auto stem = from->path.filename().stem().string();
-  const auto ending = without_part(stem)->size();
-  for (const auto& part : files_of(from->path)) {
-    const auto to = path_ / (name + part.filename().string().substr(ending));
+  const bool folder = from->format == "safetensors";
+  const auto ending = folder ? 0 : without_part(from->path.filename().stem().string())->size();
+  // All of it is made before anything gives way to it, so that a full disk loses nothing and leaves no half of a model.
+  const Unfinished made(path_ / ("." + name + ".unfinished"));
+  for (const auto& file : files_of(from->path)) {
+    const auto to = made.path / (folder ? file.filename().string() : name + file.filename().string().substr(ending));
     std::error_code no_links;
-    fs::create_hard_link(fs::canonical(part), to, no_links);
-    if (no_links) fs::copy_file(part, to);
+    fs::create_hard_link(fs::canonical(file), to, no_links);
+    if (no_links) fs::copy_file(file, to);
   }
+  if (find(name)) remove(name);
+  if (folder) return fs::rename(made.path, path_ / name);
+  for (const auto& file : fs::directory_iterator(made.path)) fs::rename(file, path_ / file.path().filename());
 }
 
 void ModelStore::remove(std::string_view name) const {

@@ -3,9 +3,11 @@
 
 #include <support/catch.hpp>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include <troika/device/host/panels.hpp>
@@ -57,6 +59,28 @@ inline bool has_panels() {
   if (cpu_has_vnni() && cpu_has_bf16()) return true;
   WARN("this processor has no order of panels");
   return false;
+}
+
+// A product, product(x, weight), keeps NaN and infinities in their rows, and tiny activations finite.
+template <class Product>
+void check_strange_values(HostDevice& device, Product product) {
+  for (const auto type : panel_types()) {
+    const std::int64_t n = 9, k = 256;
+    const auto weight = weight_of(device, type, n, k, Elements(type, n * k, 2).bytes);
+    for (const float strange : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      for (const std::int64_t m : {1, 5, 40}) {
+        auto x = random_values(m * k, 1);
+        x[static_cast<std::size_t>((m - 1) * k + 37)] = strange;
+        const std::vector<float> y = product(x, weight);
+        for (std::size_t i = 0; i < y.size(); ++i)
+          REQUIRE(std::isfinite(y[i]) == (i < static_cast<std::size_t>((m - 1) * n)));
+      }
+    }
+    for (const float value : {0.0f, 1e-45f, 1e-38f}) {
+      const std::vector<float> y = product(std::vector<float>(k, value), weight);
+      for (const float result : y) REQUIRE(std::abs(result) <= 1e-30f);
+    }
+  }
 }
 
 }  // namespace troika::test

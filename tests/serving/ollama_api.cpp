@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -293,6 +294,12 @@ TEST_CASE("models are copied and deleted, within their folder only") {
   };
   CHECK(digest("twin:v2") == digest("small:latest"));
   CHECK(api.post("/api/generate", {{"model", "twin:v2"}, {"prompt", "a"}}).status == 200);
+  // Over one that is there: what was made on the way is gone, and a copy that was cut off is no model.
+  CHECK(api.post("/api/copy", {{"source", "small"}, {"destination", "twin:v2"}}).status == 200);
+  std::filesystem::copy(api.folder.path() / "twin:v2", api.folder.path() / ".cut.unfinished");
+  CHECK(api.get("/api/tags")["models"].size() == 3);
+  CHECK(api.post("/api/generate", {{"model", "twin:v2"}, {"prompt", "a"}}).status == 200);
+  CHECK_FALSE(std::filesystem::exists(api.folder.path() / ".twin:v2.unfinished"));
   for (const auto* name : {"../out", "a/b", "", ".hidden", "/tmp/x", "a:b:c", "a\nb"}) {
     CHECK(api.post("/api/copy", {{"source", "small"}, {"destination", name}}).status == 400);
   }

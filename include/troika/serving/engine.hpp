@@ -88,7 +88,7 @@ struct EngineOptions {
   std::function<void(std::uint64_t bytes)> progress{};  // bytes read since its last call; any rank, any thread
   Log log{};
   Trace* trace = nullptr;  // outlives the engine
-  // Called on every rank before each step, for tests: what it throws is a failure of that device.
+  // Called on every rank before each step, to make a device slow or fail on purpose: what it throws is a failure of it.
   std::function<void(int device, std::uint64_t step)> before_step{};
 };
 
