@@ -117,9 +117,9 @@ class SocketClient {
   std::string held_;
 };
 
-// Whether it becomes true within 10 s.
+// Whether it becomes true within a minute.
 inline bool eventually(const std::function<bool()>& condition) {
-  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
        std::chrono::steady_clock::now() < end;) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
