@@ -3,14 +3,14 @@
 
 set(problems "")
 file(GLOB_RECURSE files ${ROOT}/include/*.hpp ${ROOT}/src/*.cpp ${ROOT}/src/*.hpp ${ROOT}/examples/*.cpp
-  ${ROOT}/bench/*.cpp ${ROOT}/tests/*.cpp ${ROOT}/tests/*.hpp)
+  ${ROOT}/bench/*.cpp ${ROOT}/tests/*.cpp ${ROOT}/tests/*.hpp ${ROOT}/kernels/*)
 foreach(file IN LISTS files)
   cmake_path(RELATIVE_PATH file BASE_DIRECTORY ${ROOT} OUTPUT_VARIABLE name)
   file(READ ${file} text)
   if(NOT text MATCHES "SPDX-License-Identifier: Apache-2.0")
     string(APPEND problems "\n  ${name} does not say SPDX-License-Identifier: Apache-2.0")
   endif()
-  if(name MATCHES "\\.hpp$" AND NOT text MATCHES "#pragma once")
+  if(name MATCHES "\\.(hpp|cuh)$" AND NOT text MATCHES "#pragma once")
     string(APPEND problems "\n  ${name} lacks #pragma once")
   endif()
   string(REGEX MATCHALL "\n" lines "${text}")

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Collectives over GPUs that can read each other's memory. Sums add as the binary tree of docs/architecture.md, in
+// float, rounded once: every rank gets the same bits, and the host's transports give the same ones.
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kernels/element.cuh>
+#include <kernels/peer_meeting.cuh>
+#include <troika/core/error.hpp>
+
+namespace troika::cuda {
+
+inline constexpr int peer_threads = 256;
+
+// Rank r has elements [begin[r], begin[r + 1]).
+struct PeerParts {
+  std::int64_t begin[most_peers + 1];
+};
+
+// Calls f(i, Pack) for elements [0, count) of a part, some for each thread of the grid, packs first. The thread that
+// takes an element does not depend on the rank, so that who reads it midway reads what its own block's peers have
+// written.
+template <int N, class F>
+__device__ void for_each_pack(std::int64_t count, F f) {
+  const std::int64_t threads = std::int64_t{gridDim.x} * peer_threads;
+  const std::int64_t thread = std::int64_t{blockIdx.x} * peer_threads + threadIdx.x;
+  const std::int64_t whole = count / N * N;
+  for (std::int64_t i = thread * N; i < whole; i += threads * N) f.template operator()<N>(i);
+  for (std::int64_t i = whole + thread; i < count; i += threads) f.template operator()<1>(i);
+}
+
+// Element i of all ranks, as a tree split at the largest power of two below their number: what a tree over most_peers
+// leaves where those beyond the world are left out.
+template <int N, class T>
+__device__ Pack<T, N> sum_over_ranks(const Peers<T>& p, std::int64_t i) {
+  float sums[most_peers][N];
+  TROIKA_UNROLL
+  for (int r = 0; r < most_peers; ++r) {
+    if (r >= p.world) break;
+    const auto pack = load_pack<Pack<T, N>>(p.in[r] + i);
+    for (int j = 0; j < N; ++j) sums[r][j] = to_float(pack.at[j]);
+  }
+  TROIKA_UNROLL
+  for (int step = 1; step < most_peers; step *= 2) {
+    TROIKA_UNROLL
+    for (int r = 0; r + step < most_peers; r += 2 * step) {
+      if (r + step >= p.world) break;
+      for (int j = 0; j < N; ++j) sums[r][j] += sums[r + step][j];
+    }
+  }
+  Pack<T, N> result;
+  for (int j = 0; j < N; ++j) result.at[j] = from_float<T>(sums[0][j]);
+  return result;
+}
+
+// Every rank reads everything from everyone: the least waiting, so the fastest for little.
+template <class T, int N>
+__global__ void __launch_bounds__(peer_threads)
+    all_reduce_one_shot_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, std::int64_t count) {
+  const std::uint32_t met = meetings_so_far(p);
+  if (!meet_at_entry(p, met + 1)) return;
+  for_each_pack<N>(count, [&]<int n>(std::int64_t i) { store_pack(sum_over_ranks<n>(p, i), out + i); });
+  meet_at_exit(p, met + 2);
+}
+
+// Each rank adds its part of the elements into its staging, then everyone reads all parts: the least bytes over the
+// wire.
+template <class T, int N>
+__global__ void __launch_bounds__(peer_threads)
+    all_reduce_two_shot_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, TROIKA_ARGUMENT PeerParts parts) {
+  const std::uint32_t met = meetings_so_far(p);
+  if (!meet_at_entry(p, met + 1)) return;
+  const std::int64_t own = parts.begin[p.rank];
+  for_each_pack<N>(parts.begin[p.rank + 1] - own,
+                   [&]<int n>(std::int64_t i) { store_pack(sum_over_ranks<n>(p, own + i), p.staging[p.rank] + i); });
+  if (!meet_midway(p, met + 2)) return;
+  for (int r = 0; r < p.world; ++r) {
+    const std::int64_t first = parts.begin[r];
+    for_each_pack<N>(parts.begin[r + 1] - first, [&]<int n>(std::int64_t i) {
+      store_pack(load_pack<Pack<T, n>>(p.staging[r] + i), out + first + i);
+    });
+  }
+  meet_at_exit(p, met + 3);
+}
+
+template <class T, int N>
+__global__ void __launch_bounds__(peer_threads)
+    reduce_scatter_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, TROIKA_ARGUMENT PeerParts parts) {
+  const std::uint32_t met = meetings_so_far(p);
+  if (!meet_at_entry(p, met + 1)) return;
+  const std::int64_t own = parts.begin[p.rank];
+  for_each_pack<N>(parts.begin[p.rank + 1] - own,
+                   [&]<int n>(std::int64_t i) { store_pack(sum_over_ranks<n>(p, own + i), out + i); });
+  meet_at_exit(p, met + 2);
+}
+
+template <class T, int N>
+__global__ void __launch_bounds__(peer_threads)
+    all_gather_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, TROIKA_ARGUMENT PeerParts parts) {
+  const std::uint32_t met = meetings_so_far(p);
+  if (!meet_at_entry(p, met + 1)) return;
+  for (int r = 0; r < p.world; ++r) {
+    const std::int64_t first = parts.begin[r];
+    for_each_pack<N>(parts.begin[r + 1] - first,
+                     [&]<int n>(std::int64_t i) { store_pack(load_pack<Pack<T, n>>(p.in[r] + i), out + first + i); });
+  }
+  meet_at_exit(p, met + 2);
+}
+
+// The launchers. All ranks call the same one with the same sizes and number of blocks. All buffers begin at multiples
+// of 16 bytes: packs are decided on alike everywhere. A rank's `in` and `staging` are not written by others, and nobody
+// reads them once the kernel has ended. What is wrong at run time is in Signal::late.
+template <class T>
+void check_peers(const Peers<T>& p, const T* out, int blocks) {
+  expects(p.world >= 1 && p.world <= most_peers && p.rank >= 0 && p.rank < p.world && blocks >= 1 &&
+              blocks <= most_peer_blocks,
+          "peers are 1 to 8 ranks, of 1 to 64 blocks each");
+  bool all = aligned(out);
+  for (int r = 0; r < p.world; ++r) all = all && aligned(p.in[r]) && aligned(p.staging[r]);
+  expects(all, "buffers of peers begin at multiples of 16 bytes");
+}
+template <class T>
+bool begins_at_packs(const Peers<T>& p, const PeerParts& parts) {
+  return std::all_of(parts.begin, parts.begin + p.world, [](std::int64_t i) { return i % pack_of<T> == 0; });
+}
+
+// out (count) is not in[rank]: a peer may still read that.
+template <class T>
+void all_reduce_one_shot(const Peers<T>& p, T* out, std::int64_t count, int blocks, cudaStream_t stream) {
+  check_peers(p, out, blocks);
+  launch(all_reduce_one_shot_kernel<T, pack_of<T>>, dim3(static_cast<unsigned>(blocks)), peer_threads, stream, p, out,
+         count);
+}
+
+// Elements of staging that each rank needs for an all-reduce in two shots: its part.
+template <class T>
+std::int64_t two_shot_part(std::int64_t count, int world) {
+  return (count + pack_of<T> * world - 1) / (pack_of<T> * world) * pack_of<T>;
+}
+// out (count) may be in[rank].
+template <class T>
+void all_reduce_two_shot(const Peers<T>& p, T* out, std::int64_t count, int blocks, cudaStream_t stream) {
+  check_peers(p, out, blocks);
+  PeerParts parts{};
+  for (int r = 0; r <= p.world; ++r) parts.begin[r] = std::min(count, r * two_shot_part<T>(count, p.world));
+  launch(all_reduce_two_shot_kernel<T, pack_of<T>>, dim3(static_cast<unsigned>(blocks)), peer_threads, stream, p, out,
+         parts);
+}
+
+// out: this rank's part of the sum of all in.
+template <class T>
+void reduce_scatter(const Peers<T>& p, T* out, const PeerParts& parts, int blocks, cudaStream_t stream) {
+  check_peers(p, out, blocks);
+  launch(begins_at_packs(p, parts) ? reduce_scatter_kernel<T, pack_of<T>> : reduce_scatter_kernel<T, 1>,
+         dim3(static_cast<unsigned>(blocks)), peer_threads, stream, p, out, parts);
+}
+
+// out: the parts of all ranks, each of which has its own at in[rank].
+template <class T>
+void all_gather(const Peers<T>& p, T* out, const PeerParts& parts, int blocks, cudaStream_t stream) {
+  check_peers(p, out, blocks);
+  launch(begins_at_packs(p, parts) ? all_gather_kernel<T, pack_of<T>> : all_gather_kernel<T, 1>,
+         dim3(static_cast<unsigned>(blocks)), peer_threads, stream, p, out, parts);
+}
+
+}  // namespace troika::cuda

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "machine.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
+
+namespace troika::shim {
+
+Thread* current = nullptr;
+
+namespace {
+
+constexpr std::size_t stacks_of_a_slab = 256;
+constexpr std::size_t most_shared = 48 << 10;  // what a block has without asking for more
+constexpr long most_idle_rounds = 20'000;      // of threads that wait for a flag which nobody sets
+std::string fault;                             // of the thread that ran last
+int dropped_barrier = -1;                      // Schedule::without_barrier of the machine that runs
+
+// Stacks are used again, by all machines: a page that was never written costs more than a thread.
+std::vector<std::byte*>& idle_stacks() {
+  static std::vector<std::byte*> stacks;
+  return stacks;
+}
+std::byte* take_stack() {
+  auto& idle = idle_stacks();
+  if (idle.empty()) {
+    void* const slab = mmap(nullptr, stacks_of_a_slab * Fibre::stack_bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (slab == MAP_FAILED) throw std::bad_alloc();
+    for (std::size_t i = 0; i < stacks_of_a_slab; ++i)
+      idle.push_back(static_cast<std::byte*>(slab) + i * Fibre::stack_bytes);
+  }
+  std::byte* const stack = idle.back();
+  idle.pop_back();
+  return stack;
+}
+void give_back_stack(std::byte* stack) { idle_stacks().push_back(stack); }
+
+void run_thread(void* argument) {
+  auto* const thread = static_cast<Thread*>(argument);
+  thread->grid->body();
+  thread->state = Thread::State::done;
+}
+
+std::string name(const Thread& thread) {
+  return "thread " + std::to_string(thread.index.x) + " of block " + std::to_string(thread.block->index.x);
+}
+
+Warp& warp_of(const Thread& thread) { return thread.block->warps[thread.index.x / warp_size]; }
+
+bool can_run(const Thread& thread) {
+  switch (thread.state) {
+    case Thread::State::ready:
+    case Thread::State::spinning: return true;
+    case Thread::State::at_barrier: return thread.block->generation > thread.generation;
+    case Thread::State::in_exchange: return warp_of(thread).generation > thread.generation;
+    case Thread::State::done: return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+Thread::Thread(Grid* in, Block* of, dim3 at)
+    : grid(in), block(of), index(at), stack(take_stack(), give_back_stack), fibre(stack.get(), run_thread, this) {}
+
+// Nothing on the fibre's stack is destroyed after this, so the text moves out of it.
+void fail(std::string what) {
+  fault = std::move(what);
+  for (;;) current->fibre.suspend();
+}
+
+bool barrier(bool vote) {
+  Thread& self = *current;
+  Block& block = *self.block;
+  if (self.barriers++ == dropped_barrier) return vote;
+  if (block.alive != self.grid->threads) fail(name(self) + " waits at a barrier for a thread that has ended");
+  self.generation = block.generation;
+  bool& all = block.votes[block.generation % 2];
+  all = all && vote;
+  if (++block.arrived == block.alive) {
+    block.arrived = 0;
+    block.votes[++block.generation % 2] = true;
+  }
+  self.state = Thread::State::at_barrier;
+  self.fibre.suspend();
+  return all;
+}
+
+void spin() {
+  current->state = Thread::State::spinning;
+  current->fibre.suspend();
+}
+
+std::byte* shared_memory(std::size_t bytes) {
+  Block& block = *current->block;
+  if (bytes > most_shared)
+    fail("a block has " + std::to_string(most_shared) + " bytes of shared memory, not " + std::to_string(bytes));
+  if (!block.shared) {
+    block.shared = std::make_unique<std::byte[]>(bytes);
+    std::fill_n(block.shared.get(), bytes, std::byte{0xff});  // floats that are no numbers
+  }
+  return block.shared.get();
+}
+
+std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int from) {
+  Thread& self = *current;
+  Warp& warp = warp_of(self);
+  if (mask != 0xffffffffu || warp.alive != warp_size) fail(name(self) + " exchanges with less than a whole warp");
+  if (from < 0 || from >= warp_size) fail(name(self) + " reads lane " + std::to_string(from));
+  auto& slots = warp.slots[self.exchanges++ % 2];
+  slots[static_cast<std::size_t>(lane())] = word;
+  self.generation = warp.generation;
+  if (++warp.arrived == warp_size) {
+    warp.arrived = 0;
+    ++warp.generation;
+  }
+  self.state = Thread::State::in_exchange;
+  self.fibre.suspend();
+  return slots[static_cast<std::size_t>(from)];
+}
+
+Stream* Machine::stream(int index) {
+  while (streams_.size() <= static_cast<std::size_t>(index)) streams_.emplace_back();
+  return &streams_[static_cast<std::size_t>(index)];
+}
+
+void Machine::begin(Grid& grid) {
+  if (grid.threads % warp_size != 0 || grid.threads > 1024) {
+    throw std::runtime_error("a block of " + std::to_string(grid.threads) + " threads is not some warps");
+  }
+  for (unsigned z = 0; z < grid.blocks.z; ++z) {
+    for (unsigned y = 0; y < grid.blocks.y; ++y) {
+      for (unsigned x = 0; x < grid.blocks.x; ++x) {
+        Block block;
+        block.index = {x, y, z};
+        block.alive = grid.threads;
+        block.warps.resize(static_cast<std::size_t>(grid.threads / warp_size));
+        for (Warp& warp : block.warps) warp.alive = warp_size;
+        grid.all_blocks.push_back(std::move(block));
+      }
+    }
+  }
+  for (Block& block : grid.all_blocks) {
+    for (int i = 0; i < grid.threads; ++i) {
+      grid.all_threads.emplace_back(&grid, &block, dim3{static_cast<unsigned>(i), 0, 0});
+    }
+  }
+  grid.alive = static_cast<int>(grid.all_threads.size());
+}
+
+// Lets every thread run once, up to where it has to wait. False if all that happened is waiting.
+bool Machine::advance(Grid& grid) {
+  std::vector<std::size_t> order(grid.all_threads.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (schedule_.order == Schedule::Order::reverse) std::reverse(order.begin(), order.end());
+  if (schedule_.order == Schedule::Order::random) std::shuffle(order.begin(), order.end(), random_);
+  bool progress = false;
+  for (const std::size_t i : order) {
+    Thread& thread = grid.all_threads[i];
+    if (!can_run(thread)) continue;
+    if (schedule_.order == Schedule::Order::random && random_() % 2) continue;  // threads drift apart, too
+    thread.state = Thread::State::ready;
+    current = &thread;
+    thread.fibre.resume();
+    current = nullptr;
+    if (!fault.empty()) throw std::runtime_error(std::exchange(fault, {}));
+    if (thread.state == Thread::State::spinning) continue;
+    progress = true;
+    barriers_ = std::max(barriers_, thread.barriers);
+    if (thread.state == Thread::State::done) {
+      --thread.block->alive;
+      --warp_of(thread).alive;
+      --grid.alive;
+    }
+  }
+  return progress;
+}
+
+void Machine::run() {
+  dropped_barrier = schedule_.without_barrier;
+  long idle = 0;
+  std::vector<std::size_t> order(streams_.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (schedule_.order == Schedule::Order::reverse) std::reverse(order.begin(), order.end());
+  for (;;) {
+    if (schedule_.order == Schedule::Order::random) std::shuffle(order.begin(), order.end(), random_);
+    bool any = false, progress = false, spinning = false;
+    for (const std::size_t i : order) {
+      if (streams_[i].queue.empty()) continue;
+      any = true;
+      Grid& grid = *streams_[i].queue.front();
+      if (grid.all_threads.empty()) begin(grid);
+      progress = advance(grid);
+      if (grid.alive == 0) streams_[i].queue.pop_front();
+      if (progress) break;  // the first stream goes on as long as it can: it gets as far ahead as it may
+      spinning = spinning || std::any_of(grid.all_threads.begin(), grid.all_threads.end(), can_run);
+    }
+    if (!any) return;
+    if (progress) {
+      idle = 0;
+    } else if (!spinning || ++idle > most_idle_rounds) {
+      throw std::runtime_error(spinning ? "threads wait for a flag that nobody sets"
+                                        : "all threads wait for each other");
+    }
+  }
+}
+
+}  // namespace troika::shim

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "fibre.hpp"
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+
+// GPUs, as far as kernels can tell: each thread of each block is a fibre, and all blocks of all kernels that run are
+// resident. Memory is sequentially consistent; what is seen are missing barriers, missing waits, and reads of what
+// nobody wrote, by running threads in orders that a GPU may choose.
+namespace troika::shim {
+
+inline constexpr int warp_size = 32;
+
+// Which thread goes first, and how far one kernel gets ahead of others.
+struct Schedule {
+  enum class Order { forward, reverse, random } order = Order::forward;
+  std::uint64_t seed = 1;    // of random
+  int without_barrier = -1;  // a planted bug: all threads of all kernels run past this __syncthreads, counted from 0
+};
+
+struct Grid;
+struct Block;
+
+struct Thread {
+  enum class State { ready, spinning, at_barrier, in_exchange, done };
+
+  Thread(Grid* in, Block* of, dim3 at);
+
+  Grid* grid;
+  Block* block;
+  dim3 index;
+  State state = State::ready;
+  int barriers = 0;              // that it came to
+  std::uint64_t generation = 0;  // of the barrier or exchange that it waits for
+  std::uint64_t exchanges = 0;
+  std::unique_ptr<std::byte, void (*)(std::byte*)> stack;
+  Fibre fibre;
+};
+
+struct Warp {
+  int arrived = 0, alive = 0;
+  std::uint64_t generation = 0;
+  std::array<std::array<std::uint64_t, warp_size>, 2> slots{};  // of this exchange and of the one before it
+};
+
+struct Block {
+  dim3 index;
+  int arrived = 0, alive = 0;
+  std::uint64_t generation = 0;
+  std::array<bool, 2> votes{true, true};  // of all threads, at this barrier and at the one before it
+  std::vector<Warp> warps;
+  std::unique_ptr<std::byte[]>
+      shared;  // exactly as large as the kernel's struct, so that AddressSanitizer sees its end
+};
+
+// A kernel that was launched.
+struct Grid {
+  dim3 blocks;
+  int threads;
+  std::function<void()> body;
+  std::vector<Block> all_blocks{};
+  std::deque<Thread> all_threads{};
+  int alive = 0;
+};
+
+// Kernels that run one after the other.
+struct Stream {
+  std::deque<std::unique_ptr<Grid>> queue;
+};
+
+class Machine {
+ public:
+  explicit Machine(Schedule schedule = {}) : schedule_(schedule), random_(schedule.seed) {}
+  Stream* stream(int index);
+  // Until all streams are empty. std::runtime_error where kernels can never end, or do what a GPU does not define.
+  void run();
+  // The most __syncthreads that a thread came to.
+  int barriers() const { return barriers_; }
+
+ private:
+  void begin(Grid& grid);
+  bool advance(Grid& grid);
+
+  Schedule schedule_;
+  std::mt19937_64 random_;
+  std::deque<Stream> streams_;
+  int barriers_ = 0;
+};
+
+// What the words of shim/cuda.hpp are made of; called by kernels.
+extern Thread* current;
+bool barrier(bool vote = true);  // whether all threads voted for it
+void spin();
+std::byte* shared_memory(std::size_t bytes);
+[[noreturn]] void fail(std::string what);
+std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int lane);
+
+template <class T>
+T exchange(unsigned mask, T value, int lane) {
+  static_assert(sizeof(T) <= sizeof(std::uint64_t));
+  std::uint64_t word = 0;
+  std::memcpy(&word, &value, sizeof value);
+  word = exchange_word(mask, word, lane);
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+inline int lane() { return static_cast<int>(current->index.x) % warp_size; }
+
+}  // namespace troika::shim
