@@ -158,7 +158,7 @@ void check_sizes(std::initializer_list<std::int64_t> sizes) {
     for (const int world : {1, 2, 3, 4, 5, 8}) {
       for (const auto count : sizes) {
         for (const auto& schedule : schedules()) {
-          if (count > 100 && schedule.order == Schedule::Order::reverse) continue;
+          if (count > 100 && schedule.order != Schedule::Order::random) continue;
           CAPTURE(static_cast<int>(collective), world, count, static_cast<int>(schedule.order), sizeof(T));
           Machine machine(schedule);
           Group<T> group(collective, world, count);

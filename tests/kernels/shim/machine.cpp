@@ -154,29 +154,43 @@ void Machine::begin(Grid& grid) {
   grid.alive = static_cast<int>(grid.all_threads.size());
 }
 
-// Lets every thread run once, up to where it has to wait. False if all that happened is waiting.
+// Lets a thread run up to where it has to wait. False if it could not, or still spins.
+bool Machine::advance(Thread& thread) {
+  if (!can_run(thread)) return false;
+  thread.state = Thread::State::ready;
+  current = &thread;
+  thread.fibre.resume();
+  current = nullptr;
+  if (!fault.empty()) throw std::runtime_error(std::exchange(fault, {}));
+  barriers_ = std::max(barriers_, thread.barriers);
+  if (thread.state == Thread::State::done) {
+    --thread.block->alive;
+    --warp_of(thread).alive;
+    --thread.grid->alive;
+  }
+  return thread.state != Thread::State::spinning;
+}
+
+// Lets every thread run. False if all that happened is waiting.
 bool Machine::advance(Grid& grid) {
-  std::vector<std::size_t> order(grid.all_threads.size());
+  auto& threads = grid.all_threads;
+  std::vector<std::size_t> order(threads.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  if (schedule_.order == Schedule::Order::reverse) std::reverse(order.begin(), order.end());
-  if (schedule_.order == Schedule::Order::random) std::shuffle(order.begin(), order.end(), random_);
   bool progress = false;
-  for (const std::size_t i : order) {
-    Thread& thread = grid.all_threads[i];
-    if (!can_run(thread)) continue;
-    if (schedule_.order == Schedule::Order::random && random_() % 2) continue;  // threads drift apart, too
-    thread.state = Thread::State::ready;
-    current = &thread;
-    thread.fibre.resume();
-    current = nullptr;
-    if (!fault.empty()) throw std::runtime_error(std::exchange(fault, {}));
-    if (thread.state == Thread::State::spinning) continue;
-    progress = true;
-    barriers_ = std::max(barriers_, thread.barriers);
-    if (thread.state == Thread::State::done) {
-      --thread.block->alive;
-      --warp_of(thread).alive;
-      --grid.alive;
+  if (schedule_.order == Schedule::Order::random) {
+    std::shuffle(order.begin(), order.end(), random_);
+    for (const std::size_t i : order) {
+      if (random_() % 2) progress |= advance(threads[i]);  // or not, so that threads of a warp drift apart, too
+    }
+    return progress;
+  }
+  if (schedule_.order == Schedule::Order::reverse) std::reverse(order.begin(), order.end());
+  for (auto warp = order.begin(); warp != order.end(); warp += warp_size) {  // each as far as it can, alone
+    bool moved = true;
+    while (moved) {
+      moved = false;
+      for (auto i = warp; i != warp + warp_size; ++i) moved |= advance(threads[*i]);
+      progress |= moved;
     }
   }
   return progress;

@@ -93,6 +93,7 @@ class Machine {
 
  private:
   void begin(Grid& grid);
+  bool advance(Thread& thread);
   bool advance(Grid& grid);
 
   Schedule schedule_;

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Softmax and the sum over values in one pass over keys, after FlashAttention: what is kept of a row is its largest
+// score so far, the sum of its weights relative to that, and the weighted sum of values. A row is a (token, query head)
+// pair; a block takes some that read one KV head, so that a key that was loaded serves all of them. Few rows leave most
+// of a GPU without work, so the keys are split over blocks, too, and a second kernel puts the parts together.
+
+#include <cmath>
+#include <cstdint>
+
+#include <kernels/element.cuh>
+#include <kernels/reduce.cuh>
+#include <troika/device/kv_rows.hpp>
+
+namespace troika::cuda {
+
+inline constexpr int attention_warps = 4, attention_threads = attention_warps * 32;
+inline constexpr int attention_rows = 8, rows_of_a_warp = attention_rows / attention_warps;
+inline constexpr int attention_keys = 32;  // at once: a lane each
+inline constexpr int most_head_dim = 256;
+
+struct AttentionArguments {
+  const float* q;  // (tokens, heads, d)
+  float* y;        // (tokens, heads, d)
+  // Keys and values as KvView has them, in memory of this GPU.
+  KvType type;
+  const std::uint8_t *keys, *values;
+  const float *key_scales, *value_scales;  // of q8
+  const std::int32_t* pages;               // or null
+  // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
+  const std::int32_t *grouped, *start;
+  int heads, kv_heads, d;
+  std::int64_t tokens, kv_tokens;
+  // Query i reads keys before first_end + i, and of these only the last `window`; or, where it is not causal, before
+  // first_end.
+  bool causal;
+  std::int64_t first_end, window;
+  float scale, cap;  // scores s become cap tanh(s / cap) where cap is above 0
+  int splits;        // of the keys
+  // (splits, tokens, heads, d + 2) where splits > 1: the sums, the largest score, the sum of weights.
+  float* partial;
+};
+
+struct AttentionScratch {
+  float queries[attention_rows][most_head_dim];
+  float keys[attention_keys]
+            [most_head_dim / 2 + 1];  // half of a head's features at once; the odd width keeps lanes apart
+};
+
+__device__ inline std::int64_t kv_row(const AttentionArguments& a, std::int64_t token) {
+  return a.pages ? std::int64_t{a.pages[token / kv_page]} * kv_page + token % kv_page : token;
+}
+__device__ inline float kv_value(KvType type, const std::uint8_t* data, const float* scales, std::int64_t row, int d,
+                                 int i) {
+  const std::int64_t at = row * d + i;
+  switch (type) {
+    case KvType::f32: return reinterpret_cast<const float*>(data)[at];
+    case KvType::bf16: return to_float(reinterpret_cast<const bf16*>(data)[at]);
+    case KvType::f16: return to_float(reinterpret_cast<const f16*>(data)[at]);
+    case KvType::q8: return scales[row] * static_cast<float>(reinterpret_cast<const std::int8_t*>(data)[at]);
+  }
+  return 0;
+}
+
+struct KeyRange {
+  std::int64_t begin, end;
+};
+// Which keys a token may read.
+__device__ inline KeyRange readable(const AttentionArguments& a, std::int64_t token) {
+  std::int64_t end = a.first_end + (a.causal ? token : 0), begin = 0;
+  if (a.causal && end > a.window) begin = end - a.window;
+  return {begin, end < a.kv_tokens ? end : a.kv_tokens};
+}
+
+// wide: 32 features a lane keeps, at least d / 32.
+template <int wide>
+__global__ void __launch_bounds__(attention_threads) attention_kernel(TROIKA_ARGUMENT AttentionArguments a) {
+  TROIKA_SHARED(AttentionScratch, s);
+  const int kv = static_cast<int>(blockIdx.y), split = static_cast<int>(blockIdx.z);
+  const int group = a.start[kv + 1] - a.start[kv];
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % warp_size, warp = thread / warp_size;
+  const std::int64_t rows = std::int64_t{group} * a.tokens, first = std::int64_t{blockIdx.x} * attention_rows;
+  if (first >= rows) return;
+  const int count = static_cast<int>(rows - first < attention_rows ? rows - first : attention_rows);
+  const auto offset = [&](int row) {  // of a row in (tokens, heads)
+    return (first + row) / group * a.heads + a.grouped[a.start[kv] + (first + row) % group];
+  };
+  for (int i = thread; i < count * a.d; i += attention_threads) {
+    s.queries[i / a.d][i % a.d] = a.scale * a.q[offset(i / a.d) * a.d + i % a.d];
+  }
+
+  // This block's part of the keys that its rows read.
+  KeyRange all = readable(a, first / group);
+  all.end = readable(a, (first + count - 1) / group).end;
+  const std::int64_t tiles = (all.end - all.begin + attention_keys - 1) / attention_keys;
+  const std::int64_t begin = all.begin + tiles * split / a.splits * attention_keys;
+  const std::int64_t limit = all.begin + tiles * (split + 1) / a.splits * attention_keys;
+  const std::int64_t end = limit < all.end ? limit : all.end;
+
+  float sums[rows_of_a_warp][wide] = {}, largest[rows_of_a_warp], total[rows_of_a_warp] = {};
+  for (float& value : largest) value = -INFINITY;
+  const int half = (a.d + 1) / 2;
+  for (std::int64_t at = begin; at < end; at += attention_keys) {
+    const int some = static_cast<int>(end - at < attention_keys ? end - at : attention_keys);
+    // Scores: a lane has a key.
+    float scores[rows_of_a_warp] = {};
+    for (int from = 0; from < a.d; from += half) {
+      const int width = a.d - from < half ? a.d - from : half;
+      if (at > begin || from > 0) __syncthreads();  // the half before this one was read
+      for (int i = thread; i < some * width; i += attention_threads) {
+        const std::int64_t row = kv_row(a, at + i / width) * a.kv_heads + kv;
+        s.keys[i / width][i % width] = kv_value(a.type, a.keys, a.key_scales, row, a.d, from + i % width);
+      }
+      __syncthreads();
+      if (lane < some) {
+        for (int r = 0; r < rows_of_a_warp; ++r) {
+          const int row = warp * rows_of_a_warp + r;
+          if (row >= count) break;
+          for (int i = 0; i < width; ++i) scores[r] += s.queries[row][from + i] * s.keys[lane][i];
+        }
+      }
+    }
+    TROIKA_UNROLL
+    for (int r = 0; r < rows_of_a_warp; ++r) {
+      const int row = warp * rows_of_a_warp + r;
+      if (row >= count) break;  // whole warps
+      const KeyRange own = readable(a, (first + row) / group);
+      const bool allowed = lane < some && at + lane >= own.begin && at + lane < own.end;
+      const float capped = a.cap > 0 ? a.cap * tanhf(scores[r] / a.cap) : scores[r];
+      const float score = allowed ? capped : -INFINITY;
+      const float most = fmaxf(largest[r], warp_max(score));
+      if (most == -INFINITY) continue;  // nothing to read so far
+      const float keep = expf(largest[r] - most), weight = expf(score - most);
+      largest[r] = most;
+      total[r] = total[r] * keep + warp_sum(weight);
+      for (int j = 0; j < wide; ++j) sums[r][j] *= keep;
+      // Sums: a lane has features, and every key's weight comes from its lane.
+      for (int key = 0; key < some; ++key) {
+        const float w = __shfl_sync(all_lanes, weight, key);
+        if (w == 0) continue;
+        const std::int64_t kv_at = kv_row(a, at + key) * a.kv_heads + kv;
+        TROIKA_UNROLL
+        for (int j = 0; j < wide; ++j) {
+          const int feature = j * warp_size + lane;
+          if (feature < a.d) sums[r][j] += w * kv_value(a.type, a.values, a.value_scales, kv_at, a.d, feature);
+        }
+      }
+    }
+  }
+
+  for (int r = 0; r < rows_of_a_warp; ++r) {
+    const int row = warp * rows_of_a_warp + r;
+    if (row >= count) break;
+    const bool whole = a.splits == 1;
+    float* const to =
+        whole ? a.y + offset(row) * a.d : a.partial + (split * a.tokens * a.heads + offset(row)) * (a.d + 2);
+    // No key at all: the sum of nothing is 0.
+    const float scale = !whole ? 1.0f : total[r] == 0 ? 0.0f : 1 / total[r];
+    for (int j = 0; j < wide; ++j) {
+      const int feature = j * warp_size + lane;
+      if (feature < a.d) to[feature] = sums[r][j] * scale;
+    }
+    if (!whole && lane == 0) {
+      to[a.d] = largest[r];
+      to[a.d + 1] = total[r];
+    }
+  }
+}
+
+// A block takes a row and adds the parts of its splits, each relative to the largest score of all.
+static __global__ void __launch_bounds__(attention_threads)
+    attention_merge_kernel(TROIKA_ARGUMENT AttentionArguments a) {
+  const std::int64_t rows = a.tokens * a.heads, row = blockIdx.x;
+  const auto part = [&](int split) { return a.partial + (split * rows + row) * (a.d + 2); };
+  float most = -INFINITY, total = 0;
+  for (int i = 0; i < a.splits; ++i) most = fmaxf(most, part(i)[a.d]);
+  for (int i = 0; i < a.splits; ++i) {
+    if (part(i)[a.d + 1] > 0) total += part(i)[a.d + 1] * expf(part(i)[a.d] - most);
+  }
+  for (int feature = static_cast<int>(threadIdx.x); feature < a.d; feature += attention_threads) {
+    float sum = 0;
+    for (int i = 0; i < a.splits; ++i) {
+      if (part(i)[a.d + 1] > 0) sum += part(i)[feature] * expf(part(i)[a.d] - most);
+    }
+    a.y[row * a.d + feature] = total == 0 ? 0.0f : sum / total;
+  }
+}
+
+// y = softmax(scale q kT) v, with zeros for a query that may read nothing. most_group: query heads of a KV head, at
+// most. d <= most_head_dim.
+inline void attention(const AttentionArguments& a, int most_group, cudaStream_t stream) {
+  if (a.tokens == 0 || a.heads == 0 || a.d == 0) return;
+  const std::int64_t rows = a.tokens * most_group;
+  const dim3 blocks(static_cast<unsigned>((rows + attention_rows - 1) / attention_rows),
+                    static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(a.splits));
+  launch(a.d <= 64    ? attention_kernel<2>
+         : a.d <= 128 ? attention_kernel<4>
+                      : attention_kernel<8>,
+         blocks, attention_threads, stream, a);
+  if (a.splits > 1)
+    launch(attention_merge_kernel, dim3(static_cast<unsigned>(a.tokens * a.heads)), attention_threads, stream, a);
+}
+
+}  // namespace troika::cuda
