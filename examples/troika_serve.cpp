@@ -14,11 +14,12 @@
 #include <string>
 #include <vector>
 
-#include <troika/device/host/topology.hpp>
 #include <troika/serving/access.hpp>
 #include <troika/serving/api.hpp>
-#include <troika/serving/engine.hpp>
+#include <troika/serving/device_groups.hpp>
 #include <troika/serving/metrics.hpp>
+
+#include "run/machine.hpp"
 
 namespace serving = troika::serving;
 
@@ -28,10 +29,11 @@ struct Arguments {
   std::string models = TROIKA_MODEL_DIR, token_file;
   serving::HttpOptions http{.port = 11434};
   serving::AccessRules access;
-  serving::EngineOptions engine;
+  serving::DeviceGroups::Options groups;
   serving::ModelHost::Options host;
-  int devices = 0;
-  double keep_alive = 300, drain = 30;
+  std::vector<std::string> places;
+  int devices = 0, group_count = 1;
+  double keep_alive = 300, drain = 30, memory = 0, deadline = 30;
   bool list = false, quiet = false;
 };
 
@@ -103,16 +105,18 @@ int run(Arguments& arguments) {
   sigaddset(&signals, SIGINT);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  arguments.engine.log = arguments.host.log = arguments.http.log = log;
+  arguments.groups.engine.log = arguments.host.log = arguments.http.log = log;
   arguments.host.keep_alive =
       arguments.keep_alive < 0 ? serving::ModelHost::forever : serving::ModelHost::Seconds(arguments.keep_alive);
+  for (const auto& place : arguments.places)
+    arguments.groups.places.push_back(serving::StatedPlace::parse(place, arguments.group_count));
+  arguments.groups.engine.deadline = std::chrono::milliseconds(static_cast<std::int64_t>(arguments.deadline * 1e3));
+  arguments.groups.memory =
+      static_cast<std::uint64_t>(arguments.memory * 1e9) / static_cast<std::uint64_t>(arguments.group_count);
+  serving::DeviceGroups groups(core_groups(arguments.devices), arguments.group_count, arguments.groups);
   serving::Metrics metrics;
   serving::ModelHost host(
-      [&](const serving::StoredModel& model) {
-        return metrics.watch(
-            model.name, serving::make_engine(troika::host_devices(arguments.devices), model.path, arguments.engine));
-      },
-      arguments.host);
+      [&](const serving::StoredModel& model) { return metrics.watch(model.name, groups.load(model)); }, arguments.host);
   const auto metrics_page = [&](const serving::HttpRequest&) {
     return serving::HttpAnswer{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, metrics.text()};
   };
@@ -128,7 +132,8 @@ int run(Arguments& arguments) {
   const std::string place =
       (server.address().find(':') == std::string::npos ? server.address() : "[" + server.address() + "]") + ":" +
       std::to_string(server.port());
-  std::printf("listening on http://%s, each model on %d devices; Ctrl-C ends it\n", place.c_str(), arguments.devices);
+  std::printf("listening on http://%s, %d devices in %d groups; Ctrl-C ends it\n", place.c_str(), arguments.devices,
+              arguments.group_count);
   if (!models.empty()) {
     std::printf("try: curl http://%s/api/generate%s -d '{\"model\": \"%s\", \"prompt\": \"12 + 34 =\"}'\n",
                 place.c_str(), arguments.access.token.empty() ? "" : " -H \"Authorization: Bearer ...\"",
@@ -156,15 +161,30 @@ int main(int argc, char** argv) {
                          ->capture_default_str();
   auto* const port = app.add_option("--port", arguments.http.port, "0: any that is free")->capture_default_str();
   app.add_option("--devices", arguments.devices,
-                 "ranks of each model, with their share of the cores (default: one a core, at least 2)")
+                 "devices, each with its share of the cores (default: one a core, at least 2)")
       ->check(CLI::Range(1, 256));
-  app.add_option("--context", arguments.engine.context,
+  app.add_option("--groups", arguments.group_count,
+                 "groups that the devices form; a model is split over the devices of its group, or of all")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  app.add_option("--allocation", arguments.groups.allocation, "how groups are found for models and requests")
+      ->check(CLI::IsMember({"dynamic", "static", "round-robin", "random"}))
+      ->capture_default_str();
+  app.add_option("--place", arguments.places,
+                 "MODEL=GROUP[,GROUP...]: where a model is; GROUP+GROUP are joined, as one (default: found by size)");
+  app.add_option("--memory", arguments.memory, "GB for all models (default: what the system has available)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--deadline", arguments.deadline,
+                 "seconds that devices wait for one of them in a step; then it is left out")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  app.add_option("--context", arguments.groups.engine.context,
                  "tokens of a text (default: what the model takes, at most 4096)")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--kv-tokens", arguments.engine.kv_tokens,
+  app.add_option("--kv-tokens", arguments.groups.engine.kv_tokens,
                  "tokens of all texts that run at once (default: of 4 contexts)")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--max-queue", arguments.engine.most_waiting, "requests that may wait for a model; more get 503")
+  app.add_option("--max-queue", arguments.groups.engine.most_waiting, "requests that may wait for a model; more get 503")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--max-models", arguments.host.most_models, "models loaded at once")
@@ -190,7 +210,7 @@ int main(int argc, char** argv) {
     if (host->count() > 0) arguments.http.address = given.address;
     if (port->count() > 0) arguments.http.port = given.port;
     if (arguments.devices == 0)
-      arguments.devices = std::clamp(static_cast<int>(troika::available_cores().size()), 2, 16);
+      arguments.devices = std::max(arguments.group_count, std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16));
     return run(arguments);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troika-serve: %s\n", error.what());

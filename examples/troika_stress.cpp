@@ -15,14 +15,12 @@
 #include <vector>
 
 #include <troika/models/files/config.hpp>
-#include <troika/scheduling/dynamic_allocation.hpp>
-#include <troika/scheduling/random_allocation.hpp>
-#include <troika/scheduling/round_robin.hpp>
-#include <troika/scheduling/static_allocation.hpp>
+#include <troika/scheduling/named_allocation.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/replicas.hpp>
 #include <troika/troika.hpp>
 
+#include "run/machine.hpp"
 #include "run/progress_bar.hpp"
 #include "stress/load.hpp"
 #include "stress/report.hpp"
@@ -62,7 +60,7 @@ std::vector<Slow> parse_slow(const std::vector<std::string>& texts, int groups) 
 
 // The groups of one run, with the cores dealt out anew.
 std::vector<std::unique_ptr<troika::serving::Engine>> make_groups(const Arguments& arguments, const std::vector<Slow>& slow) {
-  auto devices = troika::host_devices(arguments.groups * arguments.devices);
+  auto devices = troika::host_devices(core_groups(arguments.groups * arguments.devices));
   std::vector<std::unique_ptr<troika::serving::Engine>> engines;
   for (int group = 0; group < arguments.groups; ++group) {
     const auto first = devices.begin() + group * arguments.devices;
@@ -76,19 +74,10 @@ std::vector<std::unique_ptr<troika::serving::Engine>> make_groups(const Argument
   return engines;
 }
 
-template <class Allocation>
-std::vector<stress::Outcome> load(const Arguments& arguments, const std::vector<Slow>& slow, Allocation allocation, const stress::Plan& plan,
-                                  std::int32_t vocabulary, ProgressBar& bar) {
-  troika::serving::Replicas<Allocation> replicas(make_groups(arguments, slow), std::move(allocation));
-  return stress::Load(replicas, plan, vocabulary, [&] { bar.advance(1); }).run();
-}
-
-std::vector<stress::Outcome> load(const std::string& name, const Arguments& arguments, const std::vector<Slow>& slow,
+std::vector<stress::Outcome> load(const std::string& allocation, const Arguments& arguments, const std::vector<Slow>& slow,
                                   const stress::Plan& plan, std::int32_t vocabulary, ProgressBar& bar) {
-  if (name == "random") return load(arguments, slow, troika::RandomAllocation(plan.seed), plan, vocabulary, bar);
-  if (name == "round-robin") return load(arguments, slow, troika::RoundRobin(), plan, vocabulary, bar);
-  if (name == "static") return load(arguments, slow, troika::StaticAllocation(), plan, vocabulary, bar);
-  return load(arguments, slow, troika::DynamicAllocation(), plan, vocabulary, bar);
+  troika::serving::Replicas replicas(make_groups(arguments, slow), troika::NamedAllocation(allocation, plan.seed));
+  return stress::Load(replicas, plan, vocabulary, [&] { bar.advance(1); }).run();
 }
 
 int run(Arguments arguments) {

@@ -30,6 +30,7 @@
 #include <troika/observe/trace.hpp>
 #include <troika/pipeline.hpp>
 #include <troika/scheduling/dynamic_allocation.hpp>
+#include <troika/scheduling/named_allocation.hpp>
 #include <troika/scheduling/random_allocation.hpp>
 #include <troika/scheduling/round_robin.hpp>
 #include <troika/scheduling/static_allocation.hpp>

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <mutex>
+#include <set>
 #include <span>
 #include <utility>
 #include <vector>
@@ -106,6 +107,11 @@ struct Metrics::State {
       const auto load = watched.engine->load();
       const Labels labels{{"model_name", watched.model}};
       for (std::size_t i = 0; i < std::size(gauges); ++i) gauge_families[i]->Add(labels).Set(gauges[i].value(load));
+      for (const auto& group : watched.engine->place().groups) {
+        auto& placed = placements.Add({{"model_name", watched.model}, {"group", group.name}});
+        placed.Set(group.ready ? 1 : 0);
+        watched.placements.insert(&placed);
+      }
       for (std::size_t i = 0; i < std::size(counters); ++i) {
         auto& counted = counter_families[i]->Add(labels);
         const double value = counters[i].value(load);
@@ -119,6 +125,7 @@ struct Metrics::State {
     sample();
     const auto found = std::ranges::find(engines, engine, &Watched::engine);
     const auto model = found->model;
+    for (auto* placed : found->placements) placements.Remove(placed);
     engines.erase(found);
     if (std::ranges::find(engines, model, &Watched::model) != engines.end()) return;
     for (auto* family : gauge_families) family->Remove(&family->Add({{"model_name", model}}));
@@ -128,8 +135,11 @@ struct Metrics::State {
     const Engine* engine;
     std::string model;
     std::vector<double> last;  // of the counters
+    std::set<prometheus::Gauge*> placements{};
   };
   prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
+  prometheus::Family<prometheus::Gauge>& placements =
+      prometheus::BuildGauge().Name("troika_model_placements").Help("1 where a group of devices can run the model, 0 where it failed.").Register(registry);
   std::vector<prometheus::Family<prometheus::Gauge>*> gauge_families;
   std::vector<prometheus::Family<prometheus::Counter>*> counter_families;
   std::mutex mutex;
@@ -163,6 +173,7 @@ class WatchedEngine final : public Engine {
   }
   std::int64_t context() const override { return engine_->context(); }
   EngineLoad load() const override { return engine_->load(); }
+  EnginePlace place() const override { return engine_->place(); }
 
  private:
   std::shared_ptr<State> state_;

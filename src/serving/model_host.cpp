@@ -71,7 +71,7 @@ Clock::time_point ModelHost::after(Seconds time) {
 
 std::shared_ptr<ModelHost::Slot> ModelHost::find(std::string_view name) const {
   const auto at =
-      std::ranges::find_if(slots_, [&](const auto& slot) { return ModelStore::same_name(slot->stored.name, name); });
+      std::ranges::find_if(slots_, [&](const auto& slot) { return !slot->given_up && ModelStore::same_name(slot->stored.name, name); });
   return at == slots_.end() ? nullptr : *at;
 }
 
@@ -94,6 +94,12 @@ void ModelHost::acquire(const StoredModel& model, std::optional<Seconds> keep_al
   {
     std::lock_guard lock(mutex_);
     auto slot = find(model.name);
+    if (slot && slot->model && slot->model->engine->load().stopped) {
+      slot->given_up = true;
+      slot->keep_alive = Seconds(0);
+      slot->expires = Clock::now();
+      slot = nullptr;
+    }
     if (slot && slot->model) {
       slot->keep_alive = keep_alive.value_or(options_.keep_alive);
       taken = lease(slot);
@@ -124,33 +130,37 @@ std::vector<ModelHost::Loaded> ModelHost::loaded() const {
   std::lock_guard lock(mutex_);
   std::vector<Loaded> list;
   for (const auto& slot : slots_) {
-    if (!slot->model) continue;
+    if (!slot->model || slot->given_up) continue;
     const auto expires = slot->users > 0 ? after(slot->keep_alive) : slot->expires;
     const auto left = expires == Clock::time_point::max() ? std::chrono::hours(24 * 365 * 100) : expires - Clock::now();
     list.push_back(
-        {slot->stored, slot->model->engine->load(), slot->model->engine->context(),
+        {slot->stored, slot->model->engine->load(), slot->model->engine->place(), slot->model->engine->context(),
          std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(left)});
   }
   return list;
 }
 
+std::shared_ptr<ModelHost::Slot> ModelHost::longest_idle() const {
+  std::shared_ptr<Slot> first;
+  for (const auto& slot : slots_) {
+    if (slot->model && slot->users == 0 && (!first || slot->expires < first->expires)) first = slot;
+  }
+  return first;
+}
+
+bool ModelHost::has_room() const {
+  return std::ranges::count_if(slots_, [](const auto& slot) { return slot->model && !slot->given_up; }) < options_.most_models;
+}
+
 // Whose time is over; or, when there is no room for one that waits, the one that was idle longest.
 std::shared_ptr<ModelHost::Slot> ModelHost::next_to_unload() const {
-  std::shared_ptr<Slot> first;
-  int loaded = 0;
-  for (const auto& slot : slots_) {
-    if (!slot->model) continue;
-    ++loaded;
-    if (slot->users == 0 && (!first || slot->expires < first->expires)) first = slot;
-  }
-  const bool room_needed =
-      loaded >= options_.most_models && std::ranges::any_of(slots_, [](const auto& slot) { return !slot->model; });
+  const auto first = longest_idle();
+  const bool room_needed = !has_room() && std::ranges::any_of(slots_, [](const auto& slot) { return !slot->model; });
   return first && (room_needed || first->expires <= Clock::now()) ? first : nullptr;
 }
 
 std::shared_ptr<ModelHost::Slot> ModelHost::next_to_load() const {
-  const auto loaded = std::ranges::count_if(slots_, [](const auto& slot) { return slot->model != nullptr; });
-  if (loaded >= options_.most_models) return nullptr;
+  if (!has_room()) return nullptr;
   const auto at = std::ranges::find_if(slots_, [](const auto& slot) { return !slot->model; });
   return at == slots_.end() ? nullptr : *at;
 }
@@ -159,11 +169,7 @@ void ModelHost::work() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     if (const auto slot = next_to_unload()) {
-      std::erase(slots_, slot);
-      lock.unlock();
-      options_.log.write(LogLevel::info, "unloading " + slot->stored.name);
-      slot->model.reset();
-      lock.lock();
+      unload(lock, slot);
     } else if (const auto waiting = next_to_load()) {
       load(lock, waiting);
     } else {
@@ -179,18 +185,33 @@ void ModelHost::work() {
   }
 }
 
+void ModelHost::unload(std::unique_lock<std::mutex>& lock, const std::shared_ptr<Slot>& slot) {
+  std::erase(slots_, slot);
+  lock.unlock();
+  options_.log.write(LogLevel::info, "unloading " + slot->stored.name);
+  slot->model.reset();
+  lock.lock();
+}
+
 void ModelHost::load(std::unique_lock<std::mutex>& lock, const std::shared_ptr<Slot>& slot) {
   lock.unlock();
   options_.log.write(LogLevel::info, "loading " + slot->stored.name);
   std::shared_ptr<ServedModel> model;
   std::exception_ptr failed;
+  bool no_memory = false;
   try {
     model = ServedModel::open(slot->stored);
     model->engine = make_engine_(slot->stored);
+  } catch (const Error& error) {
+    failed = std::current_exception();
+    no_memory = error.fault() == Fault::out_of_memory;
+    options_.log.write(LogLevel::warning, slot->stored.name + " could not be loaded: " + message_of(error));
   } catch (...) {
     failed = std::current_exception();
   }
   lock.lock();
+  // One after the other gives way, until it fits or nothing is idle.
+  if (const auto idle = no_memory ? longest_idle() : nullptr) return unload(lock, idle);
   std::vector<std::pair<Lease, Ready>> ready;
   slot->keep_alive = options_.keep_alive;
   if (!failed)

@@ -139,6 +139,14 @@ Json show_model(const ModelStore& store, const std::string& body) {
 Json loaded_models(const ModelHost& host) {
   Json list = Json::array();
   for (const auto& model : host.loaded()) {
+    Json groups = Json::array();
+    for (const auto& group : model.place.groups) {
+      groups.push_back({{"group", group.name},
+                        {"devices", group.devices},
+                        {"ready", group.ready},
+                        {"requests", group.queued},
+                        {"tokens_per_second", group.speed}});
+    }
     list.push_back({{"name", model.stored.name},
                     {"model", model.stored.name},
                     {"size", model.load.memory_bytes},
@@ -148,6 +156,9 @@ Json loaded_models(const ModelHost& host) {
                     {"expires_at", rfc3339(model.expires)},
                     {"context_length", model.context},
                     {"devices", model.load.devices},
+                    {"groups", std::move(groups)},
+                    {"allocation", model.place.allocation},
+                    {"reason", model.place.reason},
                     {"running", model.load.running},
                     {"waiting", model.load.waiting}});
   }

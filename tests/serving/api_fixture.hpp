@@ -89,9 +89,14 @@ inline constexpr const char* chatml =
 class ApiFixture {
  public:
   explicit ApiFixture(serving::ModelHost::Options options = {}, std::int64_t context = 200)
+      : ApiFixture(nullptr, std::move(options), context) {}
+  // With the engines that it makes instead.
+  explicit ApiFixture(serving::ModelHost::MakeEngine make, serving::ModelHost::Options options = {},
+                      std::int64_t context = 200)
       : script(std::make_shared<Script>()),
-        host_([script = script,
-               context](const serving::StoredModel&) { return std::make_unique<FakeEngine>(script, context); },
+        host_(make ? std::move(make)
+                   : [script = script,
+                      context](const serving::StoredModel&) { return std::make_unique<FakeEngine>(script, context); },
               quiet(std::move(options))) {
     script->set("Hello, world");
     api_.emplace(store(), host_, serving::Api::Options{.log = Log::silent()});

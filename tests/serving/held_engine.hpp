@@ -43,7 +43,10 @@ struct Held final : troika::serving::Engine {
   std::int64_t context() const override { return length; }
   troika::serving::EngineLoad load() const override { return {.ready = ready, .devices = 1, .running = static_cast<std::int64_t>(tickets.size()), .tokens = 5}; }
 
+  troika::serving::EnginePlace place() const override { return {.groups = {{.devices = devices, .ready = ready}}}; }
+
   std::vector<std::shared_ptr<Ticket>> tickets;
+  std::vector<std::string> devices;
   std::int64_t length = 100;
   bool ready = true, full = false;
 };

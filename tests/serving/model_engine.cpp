@@ -16,6 +16,7 @@
 #include <support/loaded_model.hpp>
 
 #include "answers.hpp"
+#include "faults.hpp"
 
 #include <troika/serving/model_engine.hpp>
 
@@ -132,6 +133,21 @@ TEST_CASE("weights that hold NaN fail the requests, not the devices") {
     CHECK_THAT(end.error, Contains("NaN"));
   }
   CHECK(engine.load().devices == 3);
+}
+
+TEST_CASE("an engine goes away although one of its devices hangs") {
+  const LoadedModel model(long_model("llama"));
+  for (const int count : {1, 2, 3}) {
+    INFO(count << " devices");
+    troika::test::Fault fault(troika::test::Fault::Kind::hangs, 0, 5);
+    {
+      ModelEngine engine(exact_devices(count), model.folder.path(),
+                         {.deadline = count == 1 ? 300ms : 3000ms, .log = troika::Log::silent(), .before_step = fault.hook()});
+      Answer answer(engine, {.prompt = {1, 2, 3}});
+      fault.at();
+    }
+    fault.release();
+  }
 }
 
 TEST_CASE("an engine that goes away ends what runs as cancelled") {

@@ -38,9 +38,10 @@ struct TinyModel {
 
   bool encoder() const { return type == "bert"; }
 
-  static TinyModel make(std::string type, std::uint32_t seed = 1, troika::DType dtype = troika::DType::f32) {
+  static TinyModel make(std::string type, std::uint32_t seed = 1, troika::DType dtype = troika::DType::f32, std::int64_t vocab = 101) {
     TinyModel model;
     model.type = std::move(type);
+    model.vocab = vocab;
     model.dtype = dtype;
     if (model.type == "llama") model.llama3 = model.tied = true;
     if (model.type == "mistral") model.window = 5;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -71,6 +72,7 @@ struct GenerationEvents {
 
 struct EngineLoad {
   bool ready = false;                          // steps can be taken
+  bool stopped = false;                        // for good: no device is left
   int devices = 0;                             // that share the model now
   std::int64_t running = 0, waiting = 0;       // requests
   std::int64_t pages_used = 0, pages = 0;      // of the memory for keys and values; those that only wait to be reused count as free
@@ -79,17 +81,38 @@ struct EngineLoad {
   std::uint64_t steps = 0, preemptions = 0, recoveries = 0;        // since the start
 };
 
+// Where a model is, and why there.
+struct EnginePlace {
+  struct Group {
+    std::string name{};                  // of the server's groups: "0", or "0+1" where several are joined
+    std::vector<std::string> devices{};  // that are left of it
+    bool ready = false;
+    int queued = 0;    // requests that wait or run there
+    double speed = 0;  // tokens a second, as measured; 0: not yet
+  };
+  std::vector<Group> groups{};  // each has the whole model
+  std::string allocation{}, reason{};
+};
+
 struct EngineOptions {
   std::int64_t context = 0;      // tokens of a text; 0: what the model was made for, at most 4096
   std::int64_t kv_tokens = 0;    // that the memory for keys and values holds, of all requests; 0: of 4 contexts
   KvType kv_type = KvType::f16;
   std::int64_t step_tokens = 512, mixed_tokens = 128, most_running = 64;  // as PlannerOptions says
   std::int64_t most_waiting = 512;
+  // How long ranks wait for one of them in a step. One that still does not return a quarter of that later hangs: it is given
+  // up, and keeps what it may touch.
+  std::chrono::nanoseconds deadline = std::chrono::seconds(30);
   std::function<void(std::uint64_t bytes)> progress{};  // bytes read since its last call; any rank, any thread
   Log log{};
-  Trace* trace = nullptr;  // outlives the engine
+  Trace* trace = nullptr;  // outlives the engine, and a rank that was given up
   // Called on every rank before each step, to make a device slow or fail on purpose: what it throws is a failure of it.
   std::function<void(int device, std::uint64_t step)> before_step{};
+
+  // For a model that was made for so many tokens.
+  std::int64_t context_of(std::int64_t most) const { return context > 0 ? context : std::min<std::int64_t>(most, 4096); }
+  // That hold the keys and values.
+  std::int64_t pages_of(std::int64_t of_context) const { return ((kv_tokens > 0 ? kv_tokens : 4 * of_context) + kv_page - 1) / kv_page; }
 };
 
 // Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. All members may
@@ -103,6 +126,7 @@ class Engine {
 
   virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have
   virtual EngineLoad load() const = 0;
+  virtual EnginePlace place() const { return {}; }
 };
 
 // A ModelEngine on groups of cores, compiled once; returns when the model is loaded, or throws what loading throws.

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -16,17 +14,10 @@
 #include <utility>
 #include <vector>
 
-#include <troika/communication/communication.hpp>
-#include <troika/communication/threads.hpp>
-#include <troika/models/decoder.hpp>
 #include <troika/observe/log.hpp>
-#include <troika/observe/trace.hpp>
-#include <troika/pipeline.hpp>
-#include <troika/scheduling/static_allocation.hpp>
-#include <troika/scheduling/task_scheduler.hpp>
 #include <troika/serving/engine.hpp>
+#include <troika/serving/model_run.hpp>
 #include <troika/serving/step_planner.hpp>
-#include <troika/sync/data_sync.hpp>
 
 namespace troika::serving {
 
@@ -35,18 +26,23 @@ namespace troika::serving {
 //
 // When a device fails, the model is split anew over those that are left, and what ran goes on from the tokens that it had: no
 // answer ends in the middle without saying so. Only a request that was part of two failed steps, or when no device is left,
-// ends as failed.
+// ends as failed. A device that hangs counts as failed, and is never waited for longer than the deadline of a step.
 template <Device D>
 class ModelEngine final : public Engine {
  public:
   // Loads the model, or throws what loading throws.
   ModelEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {})
       : options_(std::move(options)),
-        config_(models::ModelConfig::load(model)),
-        weights_(models::Weights::open(model)),
+        model_(open(model, options_)),
         devices_(std::move(devices)),
-        planner_(planner_options()) {
+        planner_({.pages = model_->pages,
+                  .context = model_->context,
+                  .step_tokens = options_.step_tokens,
+                  .mixed_tokens = options_.mixed_tokens,
+                  .most_running = options_.most_running,
+                  .devices = names()}) {
     expects(!devices_.empty(), "an engine needs at least 1 device");
+    expects(options_.deadline.count() > 0, "the deadline of a step is above zero");
     expects(options_.most_waiting >= 1, "at least 1 request may wait");
     thread_ = std::thread([this] { serve(); });
     std::unique_lock lock(mutex_);
@@ -71,14 +67,14 @@ class ModelEngine final : public Engine {
   std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) override {
     const auto tokens = static_cast<std::int64_t>(request.prompt.size());
     const auto drawn = static_cast<std::int64_t>(request.drawn.size());
-    expects(tokens >= 1 && tokens + drawn < context_, [&] {
+    expects(tokens >= 1 && tokens + drawn < context(), [&] {
       return "a prompt of " + std::to_string(tokens) + " tokens" + (drawn > 0 ? " and an answer of " + std::to_string(drawn) : "") +
-             "; valid here is 1 to " + std::to_string(context_ - 1 - drawn);
+             "; valid here is 1 to " + std::to_string(context() - 1 - drawn);
     });
     for (const auto* ids : {&request.prompt, &request.drawn}) {
       for (const auto id : *ids) {
-        expects(id >= 0 && id < config_.vocab_size, [&] {
-          return "token " + std::to_string(id) + " is none of the model's, which are 0 to " + std::to_string(config_.vocab_size - 1);
+        expects(id >= 0 && id < config().vocab_size, [&] {
+          return "token " + std::to_string(id) + " is none of the model's, which are 0 to " + std::to_string(config().vocab_size - 1);
         });
       }
     }
@@ -100,8 +96,14 @@ class ModelEngine final : public Engine {
     return sequence;
   }
 
-  std::int64_t context() const override { return context_; }
-  const models::ModelConfig& config() const { return config_; }
+  std::int64_t context() const override { return model_->context; }
+  const models::ModelConfig& config() const { return model_->config; }
+  EnginePlace place() const override {
+    std::lock_guard lock(mutex_);
+    EnginePlace::Group group{.ready = load_.ready, .queued = static_cast<int>(load_.running + load_.waiting)};
+    for (const auto& device : devices_) group.devices.push_back(device.name());
+    return {.groups = {std::move(group)}};
+  }
   EngineLoad load() const override {
     std::lock_guard lock(mutex_);
     auto load = load_;
@@ -110,23 +112,15 @@ class ModelEngine final : public Engine {
   }
 
  private:
-  using Scheduler = TaskScheduler<StaticAllocation, D>;
   using AnySampler = Sampler<Communication<Threads>>;
-  static constexpr std::chrono::seconds idle_tick{1};  // ranks that wait for work meet so often, well before their deadline
 
-  PlannerOptions planner_options() {
-    const std::int64_t most = config_.max_position_embeddings;
-    context_ = options_.context > 0 ? options_.context : std::min<std::int64_t>(most, 4096);
-    expects(context_ >= 2 && context_ <= most, [&] {
-      return "a context of " + std::to_string(context_) + " tokens; this model takes 2 to " + std::to_string(most);
+  static std::shared_ptr<const RunModel> open(const std::filesystem::path& path, const EngineOptions& options) {
+    auto config = models::ModelConfig::load(path);
+    const std::int64_t most = config.max_position_embeddings, context = options.context_of(most);
+    expects(context >= 2 && context <= most, [&] {
+      return "a context of " + std::to_string(context) + " tokens; this model takes 2 to " + std::to_string(most);
     });
-    const auto tokens = options_.kv_tokens > 0 ? options_.kv_tokens : 4 * context_;
-    return {.pages = (tokens + kv_page - 1) / kv_page,
-            .context = context_,
-            .step_tokens = options_.step_tokens,
-            .mixed_tokens = options_.mixed_tokens,
-            .most_running = options_.most_running,
-            .devices = names()};
+    return std::make_shared<RunModel>(RunModel{std::move(config), models::Weights::open(path), context, options.pages_of(context)});
   }
   std::string names() const {
     std::string text;
@@ -137,13 +131,12 @@ class ModelEngine final : public Engine {
   void serve() {
     std::string reason;
     while (true) {
-      try {
-        run();
-        break;
-      } catch (const std::exception& error) {
-        reason = error.what();
-        if (!recover(reason)) break;
-      }
+      const auto end = ModelRun<D>::run(devices_, model_, options_,
+                                        {[this] { report(true); }, [this](Step& step) { return next_step(step); },
+                                         [this](std::span<const std::int32_t> drawn) { took(drawn); }});
+      if (!end.failure) break;
+      reason = detail::what_of(end.failure);
+      if (!recover(end, reason)) break;
     }
     std::vector<std::shared_ptr<Sequence>> left;
     {
@@ -151,6 +144,7 @@ class ModelEngine final : public Engine {
       stopped_ = true;
       reason_ = reason;
       load_.ready = false;
+      load_.stopped = true;
       left.swap(inbox_);
     }
     for (auto& sequence : left) planner_.add(std::move(sequence));
@@ -158,91 +152,24 @@ class ModelEngine final : public Engine {
     changed_.notify_all();
   }
 
-  // Until the engine stops, or a rank fails.
-  void run() {
-    lost_ = suspect_ = -1;
-    to_blame_ = false;
-    Scheduler scheduler{devices_, StaticAllocation{}, {.trace = options_.trace, .log = options_.log}};
-    scheduler.run_on_every_device([&](auto& rank) {
-      try {
-        serve_on(scheduler, rank);
-      } catch (const Error& error) {
-        // Who fails because of another says which; who is at fault itself has no rank in its error, or its own.
-        if (error.rank() < 0 || error.rank() == rank.rank())
-          note_failure(rank.rank(), error.fault() == Fault::invalid_argument);
-        else
-          note(suspect_, error.rank());
-        throw;
-      } catch (...) {
-        note_failure(rank.rank(), false);
-        throw;
-      }
-    });
-  }
-
-  template <class Rank>
-  void serve_on(Scheduler& scheduler, Rank& rank) {
-    Communication communication{rank, Threads{}};
-    DataSync sync{communication};
-    Pipeline pipeline{scheduler, sync, communication};
-    const models::Decoder decoder(pipeline, config_, weights_, {.context = context_, .kv_type = options_.kv_type}, options_.progress);
-    auto memory = decoder.make_memory(pipeline.device(), planner_.pool().size());
-    const bool leads = rank.rank() == 0;
-    communication.barrier();
-    if (leads) report(true);
-
-    AnySampler sampler(communication);
-    models::Batch batch;
-    std::vector<std::int32_t> drawn;
-    for (std::uint64_t step = 0;; ++step) {
-      if (leads) next_step();
-      communication.barrier();  // the step is there
-      if (done_) return;
-      batch.clear();
-      drawn.clear();
-      if (!step_.empty()) {
-        if (options_.before_step) options_.before_step(pipeline.device().index(), step);
-        take_step(pipeline, decoder, memory, sampler, batch, drawn);
-      }
-      communication.barrier();  // nobody reads the step or the sequences any more
-      if (leads && !step_.empty()) {
-        planner_.finish(drawn, Clock::now());
-        ++steps_;
-      }
-    }
-  }
-
-  // What a rank computes of a step; `drawn` gets the tokens of the pieces that draw.
-  template <class Pipeline>
-  void take_step(Pipeline& pipeline, const models::Decoder<D>& decoder, KvMemory<D>& memory, AnySampler& sampler, models::Batch& batch,
-                 std::vector<std::int32_t>& drawn) {
-      for (const auto& piece : step_) {
-        const auto& s = *piece.sequence;
-        const auto tokens = std::span(s.tokens).subspan(static_cast<std::size_t>(s.cached), static_cast<std::size_t>(piece.count));
-        batch.add(tokens, s.cached, s.pages, piece.draws ? 1 : 0);
-      }
-    auto logits = decoder.forward(pipeline, batch, memory);
-    for (const auto& piece : step_) {
-      if (!piece.draws) continue;
-      const auto& s = *piece.sequence;
-      const auto row = static_cast<std::int64_t>(drawn.size());
-      sampler.set(s.request.sampling);
-      sampler.penalise(logits, s.tokens, row);
-      drawn.push_back(sampler(logits, static_cast<std::uint64_t>(s.drawn()), pipeline.stream(), row));
-    }
-  }
-
-  // On rank 0, while the others wait for it.
-  void next_step() {
+  // The leader of a run: on its rank 0, while the others wait for it.
+  bool next_step(Step& step) {
+    // Ranks that wait for work meet so often, well before their deadline.
+    const auto tick = std::min<std::chrono::nanoseconds>(std::chrono::seconds(1), options_.deadline / 4);
     std::unique_lock lock(mutex_);
-    if (step_is_idle_) changed_.wait_for(lock, idle_tick, [this] { return stopping_ || !inbox_.empty(); });
-    done_ = stopping_;
+    if (idle_) changed_.wait_for(lock, tick, [this] { return stopping_ || !inbox_.empty(); });
+    if (stopping_) return false;
     auto arrived = std::exchange(inbox_, {});
     lock.unlock();
     for (auto& sequence : arrived) planner_.add(std::move(sequence));
-    step_ = planner_.plan(Clock::now());
-    step_is_idle_ = step_.empty();
+    step.assign(planner_.plan(Clock::now()));
+    idle_ = step.empty();
     report(true);
+    return true;
+  }
+  void took(std::span<const std::int32_t> drawn) {
+    planner_.finish(drawn, Clock::now());
+    ++steps_;
   }
 
   void report(bool ready) {
@@ -266,57 +193,40 @@ class ModelEngine final : public Engine {
     changed_.notify_all();
   }
 
-  static bool note(std::atomic<int>& first, int rank) {
-    int none = -1;
-    return first.compare_exchange_strong(none, rank);
-  }
-  void note_failure(int rank, bool to_blame) {
-    if (note(lost_, rank)) to_blame_ = to_blame;
-  }
-
   // True where the engine can go on: on the devices that are left, or on the same where the requests were at fault.
-  bool recover(const std::string& reason) {
-    bool loaded;
+  bool recover(const RunEnd& end, const std::string& reason) {
+    std::string lost;
     {
       std::lock_guard lock(mutex_);
-      loaded = load_.ready || recoveries_ > 0;
+      const bool loaded = load_.ready || recoveries_ > 0;
       load_.ready = false;
-      if (!loaded) failure_ = std::current_exception();
+      if (!loaded) failure_ = end.failure;
       if (!loaded || stopping_) return false;
+      for (auto rank = end.lost.rbegin(); rank != end.lost.rend(); ++rank) {
+        lost = devices_[static_cast<std::size_t>(*rank)].name() + (lost.empty() ? "" : ", ") + lost;
+        devices_.erase(devices_.begin() + *rank);
+      }
     }
-    const auto lost = lost_ >= 0 ? lost_.load() : suspect_.load();  // a rank that came too late need not know it
-    const bool lose = !to_blame_ && lost >= 0;
-    std::string name;
-    if (lose) {
-      name = devices_[static_cast<std::size_t>(lost)].name();
-      std::lock_guard lock(mutex_);
-      devices_.erase(devices_.begin() + lost);
-    }
-    planner_.restart(reason, to_blame_, names(), Clock::now());
-    step_ = {};
-    step_is_idle_ = false;
-    if (lose) {
-      options_.log.write(LogLevel::error, name + " failed and is left out; " + std::to_string(devices_.size()) + " devices are left: " + reason);
-    } else {
+    planner_.restart(reason, end.lost.empty(), names(), Clock::now());
+    idle_ = false;
+    if (lost.empty()) {
       options_.log.write(LogLevel::error, "a step failed and is given up: " + reason);
+    } else {
+      options_.log.write(LogLevel::error, lost + (end.hung ? " hung; it is left to itself, and what it holds with it; " : " failed and is left out; ") +
+                                              std::to_string(devices_.size()) + " devices are left: " + reason);
     }
     ++recoveries_;
     return !devices_.empty();
   }
 
-  EngineOptions options_;
-  models::ModelConfig config_;
-  models::Weights weights_;
+  const EngineOptions options_;
+  const std::shared_ptr<const RunModel> model_;
   std::vector<D> devices_;
-  std::int64_t context_ = 0;
 
-  // Of rank 0, and of the engine's thread while no rank runs. The ranks read them between the two barriers of a step.
+  // Of rank 0, and of the engine's thread while no rank runs.
   StepPlanner planner_;
-  std::span<const Piece> step_;
-  bool done_ = false, step_is_idle_ = false;
+  bool idle_ = false;
   std::uint64_t steps_ = 0, recoveries_ = 0;
-  std::atomic<int> lost_{-1}, suspect_{-1};  // of the latest failure: who threw, and whom others waited for
-  std::atomic<bool> to_blame_{false};
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -38,7 +38,8 @@ struct ServedModel {
 };
 
 // Loads models when they are asked for, once for all who wait, and unloads each when nobody has used it for as long as
-// its last request wished. All members may be called from any thread.
+// its last request wished. A model that finds no memory takes that of the one that was idle longest; one whose devices
+// all failed is loaded again when it is asked for. All members may be called from any thread.
 class ModelHost {
  public:
   using Seconds = std::chrono::duration<double>;
@@ -68,6 +69,7 @@ class ModelHost {
   struct Loaded {
     StoredModel stored;
     EngineLoad load;
+    EnginePlace place{};
     std::int64_t context = 0;
     std::chrono::system_clock::time_point expires{};  // as of now
   };
@@ -79,6 +81,7 @@ class ModelHost {
     std::shared_ptr<ServedModel> model{};  // empty while it waits to be loaded
     std::vector<std::pair<std::optional<Seconds>, Ready>> waiting{};
     int users = 0;
+    bool given_up = false;  // its engine stopped; it goes when its users have
     Seconds keep_alive{};
     Clock::time_point expires{};  // where there are no users
   };
@@ -88,6 +91,9 @@ class ModelHost {
   std::shared_ptr<Slot> find(std::string_view name) const;
   void work();
   void load(std::unique_lock<std::mutex>& lock, const std::shared_ptr<Slot>& slot);
+  void unload(std::unique_lock<std::mutex>& lock, const std::shared_ptr<Slot>& slot);
+  std::shared_ptr<Slot> longest_idle() const;
+  bool has_room() const;  // for one more
   std::shared_ptr<Slot> next_to_unload() const;
   std::shared_ptr<Slot> next_to_load() const;
   static Clock::time_point after(Seconds time);

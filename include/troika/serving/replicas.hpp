@@ -62,10 +62,11 @@ class Replicas final : public Engine {
 
   std::int64_t context() const override { return context_; }
   EngineLoad load() const override {
-    EngineLoad sum;
+    EngineLoad sum{.stopped = true};
     for (const auto& engine : engines_) {
       const auto one = engine->load();
       sum.ready |= one.ready;
+      sum.stopped &= one.stopped;
       sum.devices += one.ready ? one.devices : 0;
       for (const auto field : {&EngineLoad::running, &EngineLoad::waiting, &EngineLoad::pages_used, &EngineLoad::pages, &EngineLoad::memory_bytes})
         sum.*field += one.*field;
@@ -74,6 +75,19 @@ class Replicas final : public Engine {
         sum.*field += one.*field;
     }
     return sum;
+  }
+
+  EnginePlace place() const override {
+    EnginePlace place;
+    const auto loads = groups();
+    for (std::size_t i = 0; i < engines_.size(); ++i) {
+      for (auto& group : engines_[i]->place().groups) {
+        group.queued = loads[i].queued;
+        group.speed = loads[i].speed;
+        place.groups.push_back(std::move(group));
+      }
+    }
+    return place;
   }
 
   // What the allocation sees: each group with its measured speed, its requests and their work.

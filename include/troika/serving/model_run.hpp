@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <troika/communication/communication.hpp>
+#include <troika/communication/threads.hpp>
+#include <troika/models/decoder.hpp>
+#include <troika/pipeline.hpp>
+#include <troika/scheduling/static_allocation.hpp>
+#include <troika/scheduling/task_scheduler.hpp>
+#include <troika/serving/engine.hpp>
+#include <troika/serving/step.hpp>
+#include <troika/sync/data_sync.hpp>
+
+namespace troika::serving {
+
+// What is loaded, for as many runs as there are.
+struct RunModel {
+  models::ModelConfig config;
+  models::Weights weights;
+  std::int64_t context = 0, pages = 0;
+};
+
+// Who decides the steps of a run: called by rank 0 while the others wait for it, and by nobody once the run has been
+// given up.
+struct RunLeader {
+  std::function<void()> loaded;
+  std::function<bool(Step&)> next;  // false: the run ends. An empty step is none
+  std::function<void(std::span<const std::int32_t> drawn)> took;
+};
+
+// How a run ended.
+struct RunEnd {
+  std::exception_ptr failure{};  // none: the leader ended it
+  std::vector<int> lost{};       // ranks that failed, or hang
+  bool hung = false;             // some of them, which were given up
+};
+
+// Loads a model on devices, one rank each, and takes steps together until the leader ends it or a rank fails. It
+// belongs to its own threads, with all that they may touch: a rank that does not return is given up, and keeps the run
+// alive.
+template <Device D>
+class ModelRun {
+ public:
+  // Returns when the run has ended. The leader is called meanwhile, not after.
+  static RunEnd run(std::vector<D> devices, std::shared_ptr<const RunModel> model, const EngineOptions& options,
+                    RunLeader leader) {
+    std::shared_ptr<ModelRun> run(new ModelRun(std::move(devices), std::move(model), options, std::move(leader)));
+    std::thread thread([run] { run->work(); });
+    const bool ended = run->wait();
+    ended ? thread.join() : thread.detach();
+    return run->end(!ended);
+  }
+
+ private:
+  using Scheduler = TaskScheduler<StaticAllocation, D>;
+  using Communicator = Communication<Threads>;
+
+  ModelRun(std::vector<D> devices, std::shared_ptr<const RunModel> model, const EngineOptions& options,
+           RunLeader leader)
+      : model_(std::move(model)),
+        options_(options),
+        leader_(std::move(leader)),
+        returned_(devices.size()),
+        scheduler_(std::move(devices), StaticAllocation{}, {.trace = options.trace, .log = options.log}) {}
+
+  void work() {
+    std::exception_ptr failure;
+    try {
+      scheduler_.run_on_every_device([&](auto& rank) {
+        std::exception_ptr thrown;
+        try {
+          serve_on(rank);
+        } catch (...) {
+          thrown = std::current_exception();
+        }
+        returned(rank.rank(), thrown);
+        if (thrown) std::rethrow_exception(thrown);
+      });
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    std::lock_guard lock(mutex_);
+    if (failure) failure_ = failure;
+    ended_ = true;
+    changed_.notify_all();
+  }
+
+  template <class Rank>
+  void serve_on(Rank& rank) {
+    std::optional<models::Decoder<D>> decoder;
+    std::optional<KvMemory<D>> memory;
+    {
+      Communicator communication{rank, Threads{}};  // with its own deadline: reading files takes longer than a step
+      DataSync sync{communication};
+      Pipeline pipeline{scheduler_, sync, communication};
+      decoder.emplace(pipeline, model_->config, model_->weights,
+                      models::DecoderOptions{.context = model_->context, .kv_type = options_.kv_type},
+                      options_.progress);
+      memory.emplace(decoder->make_memory(pipeline.device(), model_->pages));
+      communication.barrier();
+    }
+    Communicator communication{rank, Threads{}, {.deadline = options_.deadline}};
+    DataSync sync{communication};
+    Pipeline pipeline{scheduler_, sync, communication};
+    Sampler<Communicator> sampler(communication);
+    std::vector<std::int32_t> drawn;
+    const bool leads = rank.rank() == 0;
+    if (leads) lead([&] { leader_.loaded(); });
+    for (std::uint64_t number = 0;; ++number) {
+      if (leads) lead([&] { more_ = leader_.next(step_); });
+      communication.barrier();  // the step is there
+      if (!more_) return;
+      if (!step_.empty()) {
+        if (options_.before_step) options_.before_step(pipeline.device().index(), number);
+        take_step(pipeline, *decoder, *memory, sampler, drawn);
+      }
+      communication.barrier();  // nobody reads the step any more
+      if (leads && !step_.empty()) lead([&] { leader_.took(drawn); });
+    }
+  }
+
+  // What a rank computes of a step; `drawn` gets its tokens.
+  template <class Pipeline>
+  void take_step(Pipeline& pipeline, const models::Decoder<D>& decoder, KvMemory<D>& memory,
+                 Sampler<Communicator>& sampler, std::vector<std::int32_t>& drawn) {
+    drawn.clear();
+    auto logits = decoder.forward(pipeline, step_.batch(), memory);
+    for (const auto& draw : step_.draws()) {
+      const auto row = static_cast<std::int64_t>(drawn.size());
+      sampler.set(draw.sampling);
+      sampler.penalise(logits, draw.seen, row);
+      drawn.push_back(sampler(logits, draw.drawn, pipeline.stream(), row));
+    }
+  }
+
+  // On rank 0.
+  template <class Call>
+  void lead(Call&& call) {
+    std::lock_guard lock(leader_mutex_);
+    if (given_up_) throw Error(Fault::peer_failed, "this run was given up");
+    call();
+    std::lock_guard progress(mutex_);
+    ++progress_;
+  }
+
+  void returned(int rank, const std::exception_ptr& thrown) {
+    std::lock_guard lock(mutex_);
+    returned_[static_cast<std::size_t>(rank)] = true;
+    if (thrown && !failure_) failure_ = thrown;
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      // Who fails because of another says which; who is at fault itself has no rank in its error, or its own.
+      const bool own = error.rank() < 0 || error.rank() == rank;
+      auto& first = own ? lost_ : suspect_;
+      if (first < 0) first = own ? rank : error.rank();
+      if (own && lost_ == rank) to_blame_ = error.fault() == Fault::invalid_argument;
+    } catch (...) {
+      if (lost_ < 0) lost_ = rank;
+    }
+    changed_.notify_all();
+  }
+
+  // True when all ranks have returned. False when some did not, a while after another had failed; or, where there is
+  // only one and nobody who waits for it, when a whole step took ten times what ranks wait for each other.
+  bool wait() {
+    std::unique_lock lock(mutex_);
+    const bool alone = returned_.size() == 1;
+    std::chrono::nanoseconds waited{0};
+    auto progress = progress_;
+    while (!ended_) {
+      if (!alone && !failure_) {
+        changed_.wait(lock, [this] { return ended_ || failure_; });
+        continue;
+      }
+      if (std::exchange(progress, progress_) != progress_) waited = {};
+      const bool loads = progress == 0;
+      const auto most = failure_ && !loads ? options_.deadline / 4 : 10 * options_.deadline;
+      if (waited >= most && (failure_ || !loads)) return give_up(lock);
+      // A nap that took much longer than it should: the machine stood still, and the ranks with it.
+      using namespace std::chrono_literals;
+      const auto nap = std::min<std::chrono::nanoseconds>(options_.deadline / 16, failure_ ? 50ms : 1s);
+      const auto before = Clock::now();
+      changed_.wait_for(lock, nap);
+      waited += std::min<std::chrono::nanoseconds>(Clock::now() - before, nap + 100ms);
+    }
+    return true;
+  }
+  bool give_up(std::unique_lock<std::mutex>& lock) {
+    lock.unlock();
+    {
+      std::lock_guard leader(leader_mutex_);
+      given_up_ = true;
+    }
+    lock.lock();
+    return false;
+  }
+
+  RunEnd end(bool gave_up) {
+    std::lock_guard lock(mutex_);
+    RunEnd end{.failure = failure_, .hung = gave_up};
+    if (gave_up) {
+      for (std::size_t i = 0; i < returned_.size(); ++i) {
+        if (!returned_[i]) end.lost.push_back(static_cast<int>(i));
+      }
+      if (!failure_) end.failure = std::make_exception_ptr(Error(Fault::timeout, "a step did not end"));
+    }
+    const int failed = to_blame_    ? -1
+                       : lost_ >= 0 ? lost_
+                       : gave_up    ? -1
+                                    : suspect_;  // a rank that came too late need not know it
+    if (failed >= 0) end.lost.push_back(failed);
+    std::ranges::sort(end.lost);
+    return end;
+  }
+
+  const std::shared_ptr<const RunModel> model_;
+  const EngineOptions options_;
+  const RunLeader leader_;
+  Step step_;         // of rank 0 between two barriers, else read by all
+  bool more_ = true;  // as the step
+
+  std::mutex leader_mutex_;  // of what follows; before the other one
+  bool given_up_ = false;
+
+  std::mutex mutex_;  // of what follows
+  std::condition_variable changed_;
+  std::vector<bool> returned_;
+  std::exception_ptr failure_;
+  int lost_ = -1, suspect_ = -1;  // who threw first, and whom others waited for
+  bool to_blame_ = false;         // what it was asked to do is at fault, not the rank
+  bool ended_ = false;
+  std::uint64_t progress_ = 0;
+
+  Scheduler scheduler_;  // last: its threads use the others
+};
+
+}  // namespace troika::serving
