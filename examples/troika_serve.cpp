@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -33,7 +34,7 @@ struct Arguments {
   serving::ModelHost::Options host;
   std::vector<std::string> places;
   int devices = 0, group_count = 1;
-  double keep_alive = 300, drain = 30, memory = 0, deadline = 30;
+  double keep_alive = 300, drain = 30, memory = 0, deadline = 30, max_wait = 300;
   bool list = false, quiet = false;
 };
 
@@ -120,7 +121,8 @@ int run(Arguments& arguments) {
   const auto metrics_page = [&](const serving::HttpRequest&) {
     return serving::HttpAnswer{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, metrics.text()};
   };
-  serving::Api api(store, host, {.pages = {{"/metrics", metrics_page}}, .log = log});
+  const auto max_wait = std::chrono::milliseconds(static_cast<std::int64_t>(arguments.max_wait * 1e3));
+  serving::Api api(store, host, {.queue_time = max_wait, .pages = {{"/metrics", metrics_page}}, .log = log});
   arguments.http.admit = [&](const serving::HttpRequest& request) {
     return serving::refuse_access(request, arguments.access);
   };
@@ -186,6 +188,14 @@ int main(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--max-queue", arguments.groups.engine.most_waiting, "requests that may wait for a model; more get 503")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-wait", arguments.max_wait,
+                 "seconds in which a request has to begin; who would wait longer gets 503 at once")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  app.add_option("--max-running", arguments.groups.engine.most_running,
+                 "requests that share steps: fewer answer faster, more share the reading of the weights")
+      ->check(CLI::Range(1, 128))
       ->capture_default_str();
   app.add_option("--max-models", arguments.host.most_models, "models loaded at once")
       ->check(CLI::PositiveNumber)

@@ -51,13 +51,18 @@ struct Scenario {
 struct Outcome {
   std::size_t scenario = 0;
   serving::Finish finish = serving::Finish::failed;
-  bool refused = false;  // at once, because too many waited
-  std::int64_t tokens = 0;
+  std::string error;     // of what failed
+  bool refused = false;  // because too many waited
+  std::int64_t prompt_tokens = 0, tokens = 0;
   std::string devices;
-  double begin = 0, first_token = 0, end = 0;  // seconds after the start of the load; first_token 0: there was none
+  // Seconds after the start of the load. A request begins when it should have been sent: that the load was late with it
+  // because others took long is no excuse. first_token 0: there was none.
+  double begin = 0, first_token = 0, end = 0;
 
   bool ok() const { return finish == serving::Finish::stop || finish == serving::Finish::length; }
   double response() const { return end - begin; }
+  double to_first_token() const { return first_token - begin; }
+  double per_token() const { return tokens > 1 ? (end - first_token) / static_cast<double>(tokens - 1) : 0; }
 };
 
 struct Plan {
@@ -89,7 +94,7 @@ class Load {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return running_ < plan_.concurrency; });
       }
-      send(outcomes_[i], std::move(request));
+      send(outcomes_[i], std::move(request), plan_.rate > 0 ? at : now());
     }
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return running_ == 0; });
@@ -109,24 +114,29 @@ class Load {
 
   double now() const { return Seconds(Clock::now() - begin_).count(); }
 
-  void send(Outcome& outcome, serving::GenerationRequest request) {
+  void send(Outcome& outcome, serving::GenerationRequest request, double begin) {
     {
       std::lock_guard lock(mutex_);
       ++running_;
     }
-    outcome.begin = now();
+    outcome.begin = begin;
     try {
       (void)engine_.start(std::move(request), {[this, &outcome](std::int32_t) {
-                                                 if (outcome.tokens++ == 0) outcome.first_token = now();
+                                                 if (outcome.first_token == 0) outcome.first_token = now();
                                                },
                                                [this, &outcome](const serving::GenerationEnd& end) {
                                                  outcome.finish = end.finish;
+                                                 outcome.error = end.error;
+                                                 outcome.refused = end.error.starts_with("429") || end.error.starts_with("503");
                                                  outcome.devices = end.devices;
+                                                 outcome.prompt_tokens = end.prompt_tokens;
+                                                 outcome.tokens = end.tokens;
                                                  done(outcome);
                                                }});
     } catch (const troika::Error& error) {
       if (error.fault() == troika::Fault::invalid_argument) throw;
       outcome.refused = true;
+      outcome.error = error.what();
       done(outcome);
     }
   }

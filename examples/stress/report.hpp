@@ -8,6 +8,7 @@
 #include <map>
 #include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "load.hpp"
@@ -22,58 +23,90 @@ inline double percentile(std::vector<double> values, double part) {
   return values[std::clamp<std::size_t>(rank, 1, values.size()) - 1];
 }
 
-// What came of a load, under one allocation.
-struct Summary {
-  std::string allocation;
-  std::vector<double> responses, first_tokens, token_times;  // seconds, of requests that were answered
-  std::size_t requests = 0, answered = 0, refused = 0, failed = 0, in_time = 0;
-  double seconds = 0;
-  std::int64_t tokens = 0;
-  std::map<std::string, std::size_t> share;  // requests by the devices that answered them
+// What an answer has to keep to be of use, in seconds.
+struct Budget {
+  double response = 0, first_token = 0, per_token = 0;  // 0: any
 
-  // `budget`: seconds in which a response is of use.
-  static Summary of(std::string allocation, const std::vector<Outcome>& outcomes, double budget) {
+  bool met_by(const Outcome& o) const {
+    const auto within = [](double time, double most) { return most <= 0 || time <= most; };
+    return o.ok() && within(o.response(), response) && within(o.to_first_token(), first_token) &&
+           within(o.per_token(), per_token);
+  }
+};
+
+// What came of a load, under one allocation or on one server.
+struct Summary {
+  std::string name;
+  std::vector<double> responses, first_tokens, token_times;  // seconds, of requests that were answered
+  std::vector<double> refusals;                              // likewise, of those that were refused
+  std::size_t requests = 0, answered = 0, in_budget = 0;
+  double seconds = 0;
+  std::int64_t prompt_tokens = 0, tokens = 0;
+  std::map<std::string, std::size_t> share;   // requests by the devices that answered them
+  std::map<std::string, std::size_t> errors;  // requests that were not answered, by why
+
+  static Summary of(std::string name, const std::vector<Outcome>& outcomes, const Budget& budget) {
     Summary s;
-    s.allocation = std::move(allocation);
+    s.name = std::move(name);
     s.requests = outcomes.size();
     for (const auto& o : outcomes) {
       s.seconds = std::max(s.seconds, o.end);
-      s.refused += o.refused ? 1 : 0;
-      s.failed += !o.refused && !o.ok() ? 1 : 0;
-      if (!o.ok()) continue;
+      if (o.refused) s.refusals.push_back(o.response());
+      if (!o.ok()) {
+        ++s.errors[o.error.empty() ? std::string(to_string(o.finish)) : o.error];
+        continue;
+      }
       ++s.answered;
       ++s.share[o.devices];
+      s.prompt_tokens += o.prompt_tokens;
       s.tokens += o.tokens;
-      s.in_time += o.response() <= budget ? 1 : 0;
+      s.in_budget += budget.met_by(o) ? 1 : 0;
       s.responses.push_back(o.response());
-      if (o.tokens > 0) s.first_tokens.push_back(o.first_token - o.begin);
-      if (o.tokens > 1) s.token_times.push_back((o.end - o.first_token) / static_cast<double>(o.tokens - 1));
+      if (o.first_token > 0) s.first_tokens.push_back(o.to_first_token());
+      if (o.tokens > 1) s.token_times.push_back(o.per_token());
     }
     return s;
   }
-  double qps() const { return seconds > 0 ? static_cast<double>(answered) / seconds : 0; }
+  std::size_t failed() const { return requests - answered - refusals.size(); }
+  double per_second(double count) const { return seconds > 0 ? count / seconds : 0; }
+  double qps() const { return per_second(static_cast<double>(answered)); }
+  double goodput() const { return static_cast<double>(in_budget) / static_cast<double>(requests); }
 };
 
-inline void print_table(const std::vector<Summary>& summaries, double budget) {
-  std::printf("%-12s  %7s  %8s  %8s  %8s  %7s  %23s  %15s  %23s  %s\n", "allocation", "QPS", "tokens/s", "answered", "refused", "failed",
-              "first token ms 50/95/99", "ms/token 50/95", "response ms 50/95/99", "in time");
+inline void print_table(const std::vector<Summary>& summaries) {
+  int width = 12;
+  for (const auto& s : summaries) width = std::max(width, static_cast<int>(s.name.size()));
+  std::printf("%-*s  %8s  %9s  %9s  %8s  %8s  %7s  %8s\n", width, "", "QPS", "tokens/s", "in all/s", "answered", "refused", "failed", "goodput");
   for (const auto& s : summaries) {
-    const auto ms = [](const std::vector<double>& values, double part) { return 1e3 * percentile(values, part); };
-    std::printf("%-12s  %7.1f  %8.0f  %8zu  %8zu  %7zu  %7.1f %7.1f %7.1f  %7.2f %7.2f  %7.1f %7.1f %7.1f  %6.1f %%\n", s.allocation.c_str(),
-                s.qps(), static_cast<double>(s.tokens) / s.seconds, s.answered, s.refused, s.failed, ms(s.first_tokens, 0.5),
-                ms(s.first_tokens, 0.95), ms(s.first_tokens, 0.99), ms(s.token_times, 0.5), ms(s.token_times, 0.95), ms(s.responses, 0.5),
-                ms(s.responses, 0.95), ms(s.responses, 0.99), 100.0 * static_cast<double>(s.in_time) / static_cast<double>(s.requests));
+    std::printf("%-*s  %8.1f  %9.1f  %9.1f  %8zu  %8zu  %7zu  %6.1f %%\n", width, s.name.c_str(), s.qps(),
+                s.per_second(static_cast<double>(s.tokens)), s.per_second(static_cast<double>(s.prompt_tokens + s.tokens)),
+                s.answered, s.refusals.size(), s.failed(), 100 * s.goodput());
   }
-  std::printf("\nQPS: requests answered, by the time from the first to the end of the last. In time: of all, within %.0f ms.\n", 1e3 * budget);
+  std::printf("\n%-*s  %-12s  %8s  %8s  %8s  %8s  %8s\n", width, "", "ms", "50 %", "90 %", "95 %", "99 %", "most");
+  for (const auto& [what, times] : {std::pair{"first token", &Summary::first_tokens}, {"per token", &Summary::token_times},
+                                    {"response", &Summary::responses}, {"refusal", &Summary::refusals}}) {
+    for (const auto& s : summaries) {
+      if ((s.*times).empty()) continue;
+      std::printf("%-*s  %-12s", width, s.name.c_str(), what);
+      for (const double part : {0.5, 0.9, 0.95, 0.99, 1.0}) std::printf("  %8.2f", 1e3 * percentile(s.*times, part));
+      std::printf("\n");
+    }
+  }
+  std::printf("\nQPS: requests answered, by the time from the first to the end of the last; tokens of answers, and of prompts\n"
+              "and answers in all. Goodput: of all requests, those answered within the budgets.\n");
   for (const auto& s : summaries) {
-    std::printf("%-12s ", s.allocation.c_str());
+    std::printf("%-*s", width, s.name.c_str());
     for (const auto& [devices, count] : s.share)
-      std::printf("  %s: %.1f %%", devices.c_str(), 100.0 * static_cast<double>(count) / static_cast<double>(s.answered));
+      std::printf("  %s: %.1f %%", devices.empty() ? "devices not told" : devices.c_str(),
+                  100.0 * static_cast<double>(count) / static_cast<double>(s.answered));
+    for (const auto& [error, count] : s.errors) std::printf("  %zu times: %s", count, error.c_str());
     std::printf("\n");
   }
 }
 
-// The share of requests that were answered within a time, for each allocation: left and up is better.
+void write_json(std::ostream& out, const std::vector<Summary>& summaries);
+
+// The share of requests that were answered within a time, for each summary: left and up is better.
 inline void write_svg(std::ostream& out, const std::vector<Summary>& summaries, const std::string& title) {
   constexpr double width = 640, height = 320, left = 60, bottom = 50, top = 50;
   constexpr const char* colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"};
@@ -104,7 +137,7 @@ inline void write_svg(std::ostream& out, const std::vector<Summary>& summaries, 
     const double row = top + 20 + 22 * static_cast<double>(i);
     out << "\"/>\n<line x1=\"" << left + width + 15 << "\" x2=\"" << left + width + 40 << "\" y1=\"" << row << "\" y2=\"" << row
         << "\" stroke-width=\"3\" stroke=\"" << colour << "\"/>\n<text x=\"" << left + width + 46 << "\" y=\"" << row + 4 << "\">"
-        << summaries[i].allocation << "</text>\n";
+        << summaries[i].name << "</text>\n";
   }
   out << "</svg>\n";
 }

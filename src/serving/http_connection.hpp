@@ -64,6 +64,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read_request();
   void have_header(error_code error);
   void read_body();
+  void have_body(error_code error);
   void read_failed(error_code error);
   std::optional<HttpAnswer> refusal();
   void dispatch();
@@ -188,14 +189,9 @@ inline void Connection::have_header(error_code error) {
   request_.peer = socket_.remote_endpoint(ignored).address().to_string();
   if (auto answer = refusal()) return refuse(std::move(*answer));
 
-  reserved_ = parser_->chunked() ? service_->options.body_bytes
-                                 : static_cast<std::size_t>(parser_->content_length().value_or(0));
-  if (!service_->reserve(reserved_)) {
-    reserved_ = 0;
-    return refuse(plain_answer(503, "too much is being sent at once; try again later"));
-  }
   if (parser_->is_done()) return dispatch();
   arm(service_->options.body_time);
+  parser_->eager(true);
   if (!same_name(request_.header("Expect"), "100-continue")) return read_body();
   static constexpr std::string_view go_on = "HTTP/1.1 100 Continue\r\n\r\n";
   asio::async_write(socket_, asio::buffer(go_on), [self = shared_from_this()](error_code failed, std::size_t) {
@@ -204,13 +200,25 @@ inline void Connection::have_header(error_code error) {
   });
 }
 
+// Only what has come counts as reserved, so that nobody keeps others out by announcing much and sending little.
 inline void Connection::read_body() {
-  http::async_read(socket_, buffer_, *parser_, [self = shared_from_this()](error_code error, std::size_t) {
-    if (self->state_ != State::reading) return;
-    if (error) return self->read_failed(error);
-    self->request_.body = std::move(self->parser_->get().body());
-    self->dispatch();
+  http::async_read_some(socket_, buffer_, *parser_, [self = shared_from_this()](error_code error, std::size_t) {
+    if (self->state_ == State::reading) self->have_body(error);
   });
+}
+
+inline void Connection::have_body(error_code error) {
+  if (error) return read_failed(error);
+  const auto before = reserved_, now = parser_->get().body().size();
+  if (!service_->reserve(now - before))
+    return refuse(plain_answer(503, "too much is being sent at once; try again later"));
+  reserved_ = now;
+  if (parser_->is_done()) {
+    request_.body = std::move(parser_->get().body());
+    return dispatch();
+  }
+  if (now / service_->options.body_piece > before / service_->options.body_piece) arm(service_->options.body_time);
+  read_body();
 }
 
 inline void Connection::read_failed(error_code error) {

@@ -51,6 +51,7 @@ TextRequest read_common(const Fields& fields) {
         fields.integer("seed", std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()));
   }
   request.max_tokens = fields.integer("max_completion_tokens", 1, most, fields.integer("max_tokens", 1, most, 0));
+  request.ignore_eos = fields.boolean("ignore_eos", false);
   request.stop = stop_strings(fields, true);
   request.stream = fields.boolean("stream", false);
   if (fields.has("stream_options"))
@@ -108,6 +109,7 @@ class OpenAiFormat final : public TextFormat {
     if (usage_) {
       Json json = head(Json::array());
       json["usage"] = used(end);
+      json["devices"] = end.devices;
       text += event(json);
     }
     return text + "data: [DONE]\n\n";
@@ -174,14 +176,18 @@ TextRequest parse_openai_completion(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
   TextRequest request = read_common(fields);
-  const Json& prompt = fields.get("prompt");
-  if (prompt.is_array() && prompt.size() == 1 && prompt[0].is_string())
-    request.prompt = prompt[0].get<std::string>();
-  else if (prompt.is_string())
+  const Json& given = fields.get("prompt");
+  const Json& prompt = given.is_array() && given.size() == 1 && !given[0].is_number() ? given[0] : given;
+  if (prompt.is_string()) {
     request.prompt = prompt.get<std::string>();
-  else
-    throw Refusal(400, "prompt must be one string");
-  if (request.prompt.empty()) throw Refusal(400, "prompt must not be empty");
+  } else if (prompt.is_array() && std::ranges::all_of(prompt, [](const Json& id) { return id.is_number(); })) {
+    request.raw = true;
+    for (const Json& id : prompt)
+      request.context.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, most, "a token of prompt")));
+  } else {
+    throw Refusal(400, "prompt must be one string, or the tokens of one");
+  }
+  if (prompt.empty() || prompt == "") throw Refusal(400, "prompt must not be empty");
   return request;
 }
 

@@ -36,10 +36,11 @@ struct TextRequest {
   std::vector<models::ChatMessage> messages{};
   std::string prompt{}, system{};
   bool raw = false;                     // the prompt as it is, without the model's template
-  std::vector<std::int32_t> context{};  // tokens before the prompt, from an earlier answer
+  std::vector<std::int32_t> context{};  // tokens before the prompt: of an earlier answer, or of who made them himself
   SamplingOptions sampling{};
   std::vector<std::string> stop{};
   std::int64_t max_tokens = 0, num_ctx = 0;  // 0: what the model takes
+  bool ignore_eos = false;                   // goes on to max_tokens
   bool truncate = true;                      // what is too long, rather than refusing it
   bool stream = true, include_usage = false;
   std::optional<std::chrono::duration<double>> keep_alive{};
@@ -54,6 +55,7 @@ struct TextEnd {
   std::int64_t prompt_tokens = 0, tokens = 0;
   std::chrono::nanoseconds total{}, load{}, prompt_time{}, token_time{};
   std::vector<std::int32_t> context{};  // prompt and answer
+  std::string devices{};                // that worked on it
 };
 
 // How the answer to one request is written. From one thread at a time.

@@ -88,7 +88,7 @@ void TextRun::begin() {
   GenerationRequest request{.prompt = ids_,
                             .max_tokens = request_.max_tokens > 0 ? std::min(request_.max_tokens, room) : room,
                             .sampling = request_.sampling,
-                            .ends = model_->ends,
+                            .ends = request_.ignore_eos ? std::vector<std::int32_t>() : model_->ends,
                             .client = to_.client,
                             .deadline = deadline_};
   const auto self = shared_from_this();
@@ -123,7 +123,7 @@ std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
   std::vector<std::int32_t> ids = request_.context;
   for (const auto id : ids) {
     if (id >= model_->tokenizer.vocab_size())
-      throw Refusal(400, "context has the token " + std::to_string(id) + ", which this model does not know");
+      throw Refusal(400, "tokens were given with " + std::to_string(id) + ", which this model does not know");
   }
   std::string prompt = request_.prompt;
   if (const auto most = most_bytes(limit); prompt.size() > most) {
@@ -269,7 +269,8 @@ void TextRun::finish(const GenerationEnd& end) {
                .load = loaded_ - asked_,
                .prompt_time = end.prompt_time,
                .token_time = end.token_time,
-               .context = {}};
+               .context = {},
+               .devices = end.devices};
   if (!request_.chat) text.context = ids_;
   if (!request_.stream)
     return answer({200, {{"Content-Type", "application/json; charset=utf-8"}}, format_->whole(text_, text)});

@@ -84,8 +84,20 @@ class RecordedReply final : public serving::HttpReply {
 inline constexpr const char* chatml =
     R"({"chat_template": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"})";
 
-// An API over a folder with the models "small" (without a chat template) and "chat", whose tokens are bytes, and which
-// say what the script has.
+// A folder with the models "small" (without a chat template) and "chat", whose tokens are bytes, and with what is no model.
+inline void write_models(const TempFolder& folder) {
+  for (const std::string name : {"small", "chat"}) {
+    std::filesystem::create_directory(folder.path() / name);
+    TinyModel::make("llama").write(folder.path() / name);
+    folder.write(name + "/tokenizer.json", byte_level());
+  }
+  folder.write("chat/tokenizer_config.json", chatml);
+  folder.write("notes.txt", "no model");
+  std::filesystem::create_directory(folder.path() / "empty");
+  folder.write("broken.gguf", "GGUF?");
+}
+
+// An API over such a folder, whose models say what the script has.
 class ApiFixture {
  public:
   explicit ApiFixture(serving::ModelHost::Options options = {}, std::int64_t context = 200)
@@ -133,15 +145,7 @@ class ApiFixture {
     return options;
   }
   const serving::ModelStore& store() {
-    for (const std::string name : {"small", "chat"}) {
-      std::filesystem::create_directory(folder.path() / name);
-      TinyModel::make("llama").write(folder.path() / name);
-      folder.write(name + "/tokenizer.json", byte_level());
-    }
-    folder.write("chat/tokenizer_config.json", chatml);
-    folder.write("notes.txt", "no model");
-    std::filesystem::create_directory(folder.path() / "empty");
-    folder.write("broken.gguf", "GGUF?");
+    write_models(folder);
     store_.emplace(folder.path(), Log::silent());
     return *store_;
   }

@@ -192,3 +192,24 @@ TEST_CASE("what cannot run is refused at once, with what would be valid") {
   go.set_value();
   CHECK(waits.end().finish == Finish::length);
 }
+
+TEST_CASE("a request that would begin too late is refused at once") {
+  const LoadedModel model(long_model("llama"));
+  ModelEngine engine(exact_devices(1), model.folder.path(), {.mixed_tokens = 1, .most_running = 1});
+  std::vector<Answer> answers;
+  for (int i = 0; i < 20; ++i) answers.emplace_back(engine, GenerationRequest{.prompt = {1}, .max_tokens = 2});
+  for (auto& answer : answers) CHECK(answer.end().finish == Finish::length);
+
+  std::promise<void> go;
+  auto gone = go.get_future().share();
+  std::atomic<bool> held{false};
+  const auto blocker = engine.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) { held = true; gone.wait(); }, {}});
+  while (!held) std::this_thread::yield();
+  Answer waits(engine, {.prompt = {2}, .max_tokens = 1});
+  const auto now = troika::serving::Clock::now();
+  CHECK_THROWS_WITH((Answer{engine, {.prompt = {3}, .deadline = now}}), Contains("to begin, which is too late; try again later"));
+  Answer patient(engine, {.prompt = {3}, .max_tokens = 1, .deadline = now + std::chrono::hours(1)});
+  go.set_value();
+  CHECK(waits.end().finish == Finish::length);
+  CHECK(patient.end().finish == Finish::length);
+}

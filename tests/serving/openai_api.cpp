@@ -97,6 +97,25 @@ TEST_CASE("completions continue a prompt") {
   CHECK(text == "Hello, world");
 }
 
+TEST_CASE("completions take tokens as they are, and go on behind the end of a text where that is asked for") {
+  ApiFixture api;
+  api.script->end.devices = "some";
+  for (const Json& prompt : {Json{7, 8, 9}, Json{{7, 8, 9}}}) {
+    const auto parts = events(api.post("/v1/completions", {{"model", "chat"},
+                                                           {"prompt", prompt},
+                                                           {"ignore_eos", true},
+                                                           {"stream", true},
+                                                           {"stream_options", {{"include_usage", true}}}})
+                                  .body);
+    CHECK(api.asked().prompt == std::vector<std::int32_t>{7, 8, 9});
+    CHECK(api.asked().ends.empty());
+    CHECK(parts.back()["usage"]["prompt_tokens"] == 3);
+    CHECK(parts.back()["devices"] == "some");
+  }
+  api.json("/v1/completions", {{"model", "chat"}, {"prompt", {7}}});
+  CHECK_FALSE(api.asked().ends.empty());
+}
+
 TEST_CASE("errors of /v1 have OpenAI's form") {
   ApiFixture api;
   const auto error = [&](const std::string& path, const Json& body, int status) {
@@ -120,7 +139,8 @@ TEST_CASE("errors of /v1 have OpenAI's form") {
   CHECK(error(chat, {{"model", "chat"}, {"messages", hi}, {"tools", {{{"type", "function"}}}}}, 501) == "api_error");
   CHECK(error(chat, {{"model", "chat"}, {"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}},
               400) == "invalid_request_error");
-  CHECK(error("/v1/completions", {{"model", "chat"}, {"prompt", {1, 2}}}, 400) == "invalid_request_error");
+  for (const Json& prompt : {Json{1, 100000}, Json{-1}, Json{1.5}, Json{1, "a"}, Json{"a", "b"}, Json{{1}, {2}}, Json::array(), Json("")})
+    CHECK(error("/v1/completions", {{"model", "chat"}, {"prompt", prompt}}, 400) == "invalid_request_error");
   api.script->full = true;
   CHECK(error(chat, {{"model", "chat"}, {"messages", hi}}, 503) == "api_error");
 }

@@ -121,7 +121,8 @@ class Engine {
  public:
   virtual ~Engine() = default;  // ends what runs as cancelled, and waits for it
 
-  // Error{invalid_argument} for a prompt or options that cannot run here; Error{out_of_memory} when too many wait already.
+  // Error{invalid_argument} for a prompt or options that cannot run here; Error{out_of_memory} when too many wait already, or
+  // when those will take so long that it would not begin by its deadline.
   virtual std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) = 0;
 
   virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have

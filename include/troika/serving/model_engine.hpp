@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -90,6 +91,13 @@ class ModelEngine final : public Engine {
       if (waiting >= options_.most_waiting) {
         throw Error(Fault::out_of_memory, std::to_string(waiting) + " requests wait already; try again later");
       }
+      const auto& client = sequence->request.client;
+      const auto wait = planner_.backlog().expected_wait(client);
+      if (wait > sequence->request.deadline - Clock::now()) {
+        throw Error(Fault::out_of_memory, "it would take about " + std::to_string(std::llround(wait.count() * 1e3)) +
+                                              " ms to begin, which is too late; try again later");
+      }
+      sequence->place = planner_.backlog().join(client);
       inbox_.push_back(sequence);
     }
     changed_.notify_all();

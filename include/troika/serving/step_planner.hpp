@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <troika/core/error.hpp>
+#include <troika/serving/backlog.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/page_pool.hpp>
 
@@ -42,6 +43,7 @@ struct Sequence final : Generation {
 
   const GenerationRequest request;
   const GenerationEvents events;
+  Backlog::Place place{};               // while it waits to begin
   int failures = 0;                     // of steps that it was part of
   std::vector<std::int32_t> tokens;     // the prompt and what was drawn
   std::int64_t cached = 0, reused = 0;  // tokens whose keys and values are in the pages; those of the prompt that were found there
@@ -112,6 +114,7 @@ class StepPlanner {
       budget -= count;
       step_.push_back({sequence, count, count == sequence->unread()});
     }
+    backlog_.planned(now);
     // Who was planned before may have lost its pages to one planned after.
     std::erase_if(step_, [](const Piece& piece) { return piece.sequence->pages.empty(); });
     return step_;
@@ -156,6 +159,7 @@ class StepPlanner {
   std::int64_t running() const { return static_cast<std::int64_t>(running_.size()); }
   std::int64_t waiting() const { return queued_ + static_cast<std::int64_t>(returned_.size()); }
   const PagePool& pool() const { return pool_; }
+  Backlog& backlog() { return backlog_; }  // may be used from any thread
   std::uint64_t prompt_tokens() const { return read_; }
   std::uint64_t reused_tokens() const { return reused_; }
   std::uint64_t drawn_tokens() const { return drawn_; }
@@ -205,6 +209,7 @@ class StepPlanner {
     sequence.cached = static_cast<std::int64_t>(sequence.pages.size()) * kv_page;
     if (sequence.began == Clock::time_point{}) {
       sequence.began = now;
+      sequence.place.begin();
       sequence.reused = sequence.cached;
       reused_ += static_cast<std::uint64_t>(sequence.cached);
     }
@@ -272,7 +277,8 @@ class StepPlanner {
     });
   }
 
-  void end(const Sequence& s, Finish finish, const std::string& error, Clock::time_point now) const {
+  void end(Sequence& s, Finish finish, const std::string& error, Clock::time_point now) const {
+    s.place.give_up();
     const auto began = s.began == Clock::time_point{} ? now : s.began;
     const auto answered = s.answered == Clock::time_point{} ? now : s.answered;
     try {
@@ -287,6 +293,7 @@ class StepPlanner {
 
   PlannerOptions options_;
   PagePool pool_;
+  Backlog backlog_;
   std::vector<std::shared_ptr<Sequence>> running_;    // in the order of admission
   std::deque<std::shared_ptr<Sequence>> returned_;    // ran before; first in line
   std::map<std::string, std::deque<std::shared_ptr<Sequence>>> queues_;  // by client, none of them empty
