@@ -26,7 +26,7 @@
 #include <troika/serving/metrics.hpp>
 
 using namespace std::chrono_literals;
-using Catch::Matchers::Contains;
+using Catch::Matchers::ContainsSubstring;
 using troika::test::ApiFixture;
 using troika::test::Fault;
 using troika::test::Json;
@@ -153,8 +153,8 @@ TEST_CASE("a device that fails in the middle of an answer changes nothing in it 
     CHECK(place["devices"] == count - 1);
     CHECK(place["groups"].at(0)["ready"] == true);
     CHECK(place["groups"].at(0)["devices"].size() == static_cast<std::size_t>(count - 1));
-    CHECK_THAT(server.told.text(), Contains("host:" + std::to_string(count / 2) + " failed and is left out") &&
-                                       Contains("the device caught fire"));
+    CHECK_THAT(server.told.text(), ContainsSubstring("host:" + std::to_string(count / 2) + " failed and is left out") &&
+                                       ContainsSubstring("the device caught fire"));
     CHECK(server.ask() == undisturbed());
     server.api.reset();
   }
@@ -177,8 +177,8 @@ TEST_CASE(
       std::printf("%d devices, one hung: %s after %.0f ms, the next answer after %.0f ms\n", count,
                   text ? "the answer was complete" : "the answer said that it broke", done,
                   milliseconds_since(fault.at()));
-      CHECK_THAT(server.told.text(),
-                 Contains("host:" + std::to_string(count - 1)) && Contains("hung; it is left to itself"));
+      CHECK_THAT(server.told.text(), ContainsSubstring("host:" + std::to_string(count - 1)) &&
+                                         ContainsSubstring("hung; it is left to itself"));
       server.api.reset();  // with the device still hanging
     }
     fault.release();
@@ -192,7 +192,7 @@ TEST_CASE("when all devices of the only group failed, clients learn it, and the 
     const auto answer = server.api->post("/api/generate", Server::request(stream));
     CHECK(answer.status == (stream ? 200 : 503));
     CHECK(Server::text_of(answer) == std::nullopt);
-    CHECK_THAT(answer.body, Contains("the device caught fire"));
+    CHECK_THAT(answer.body, ContainsSubstring("the device caught fire"));
     CHECK(server.ask() == undisturbed());
     CHECK(server.place()["devices"] == 1);
     server.api.reset();
@@ -213,7 +213,7 @@ TEST_CASE("a model that cannot be loaded again says why") {
   *loads = 1000;
   const auto answer = server.api->post("/api/generate", Server::request(false));
   CHECK(answer.status == 500);
-  CHECK_THAT(answer.body, Contains("the file is gone"));
+  CHECK_THAT(answer.body, ContainsSubstring("the file is gone"));
 }
 
 TEST_CASE("what a group gives up goes on in another, which is seen in the log, in /api/ps and in metrics") {
@@ -224,15 +224,17 @@ TEST_CASE("what a group gives up goes on in another, which is seen in the log, i
   CHECK(fault.happened());
   const auto place = server.place();
   CHECK(place["allocation"] == "dynamic");
-  CHECK_THAT(place["reason"].get<std::string>(), Contains("small"));
+  CHECK_THAT(place["reason"].get<std::string>(), ContainsSubstring("small"));
   REQUIRE(place["groups"].size() == 2);
   CHECK(place["groups"][0]["group"] == "0");
   CHECK(place["groups"][0]["ready"] == false);
   CHECK(place["groups"][1]["devices"] == Json{"host:1"});
   CHECK(place["groups"][1]["ready"] == true);
-  CHECK_THAT(server.metrics.text(), Contains("troika_model_placements{group=\"0\",model_name=\"small:latest\"} 0") &&
-                                        Contains("troika_model_placements{group=\"1\",model_name=\"small:latest\"} 1"));
-  CHECK_THAT(server.told.text(), Contains("a request goes on elsewhere") && Contains("the device caught fire"));
+  CHECK_THAT(server.metrics.text(),
+             ContainsSubstring("troika_model_placements{group=\"0\",model_name=\"small:latest\"} 0") &&
+                 ContainsSubstring("troika_model_placements{group=\"1\",model_name=\"small:latest\"} 1"));
+  CHECK_THAT(server.told.text(),
+             ContainsSubstring("a request goes on elsewhere") && ContainsSubstring("the device caught fire"));
   for (int i = 0; i < 3; ++i) CHECK(server.ask() == undisturbed());
   CHECK(server.api->post("/api/generate", {{"model", "small"}, {"keep_alive", 0}}).status == 200);
   while (server.metrics.text().find("troika_model_placements{") != std::string::npos) std::this_thread::sleep_for(1ms);
@@ -251,5 +253,5 @@ TEST_CASE("a model that finds no memory takes that of one that is idle; what not
   Server narrow(2, 1, {}, 0.5);
   const auto refused = narrow.api->post("/api/generate", Server::request());
   CHECK(refused.status == 400);
-  CHECK_THAT(refused.body, Contains("needs ") && Contains("do not have"));
+  CHECK_THAT(refused.body, ContainsSubstring("needs ") && ContainsSubstring("do not have"));
 }
