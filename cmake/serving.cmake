@@ -34,7 +34,16 @@ troika_component(serving "${missing}" SOURCES ${troika_serving_sources} HEADERS 
 if(NOT TROIKA_HAS_SERVING)
   return()
 endif()
-target_include_directories(troika_serving PRIVATE ${PROJECT_SOURCE_DIR}/src)
+# The page of the dashboard is a part of the library.
+set(dashboard ${PROJECT_SOURCE_DIR}/src/serving/dashboard.html)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${dashboard})
+file(READ ${dashboard} dashboard_html)
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/dashboard_html.hpp @ONLY CONTENT [[
+#pragma once
+#include <string_view>
+inline constexpr std::string_view dashboard_html = R"html(@dashboard_html@)html";
+]])
+target_include_directories(troika_serving PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_BINARY_DIR}/generated)
 target_include_directories(troika_serving SYSTEM PRIVATE ${TROIKA_BOOST_INCLUDE})
 target_link_libraries(troika_serving
   PUBLIC troika::models

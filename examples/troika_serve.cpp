@@ -18,7 +18,8 @@
 #include <troika/serving/access.hpp>
 #include <troika/serving/api.hpp>
 #include <troika/serving/device_groups.hpp>
-#include <troika/serving/metrics.hpp>
+#include <troika/serving/monitor.hpp>
+#include <troika/serving/self_check.hpp>
 
 #include "run/machine.hpp"
 
@@ -32,10 +33,11 @@ struct Arguments {
   serving::AccessRules access;
   serving::DeviceGroups::Options groups;
   serving::ModelHost::Options host;
+  serving::MonitorOptions monitor;
   std::vector<std::string> places;
   int devices = 0, group_count = 1;
   double keep_alive = 300, drain = 30, memory = 0, deadline = 30, max_wait = 300;
-  bool list = false, quiet = false;
+  bool list = false, self_check = false, quiet = false;
 };
 
 // OLLAMA_HOST is "host", "host:port" or ":port", perhaps behind "http://".
@@ -76,7 +78,17 @@ void allow_many_files() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// 0 where nothing is far too slow.
+int check_devices(int count) {
+  const auto check = serving::self_check(troika::host_devices(core_groups(count)));
+  std::fputs(serving::table_of(check).c_str(), stdout);
+  const auto complaints = serving::complaints_about(check);
+  for (const auto& complaint : complaints) std::printf("SLOW: %s\n", complaint.c_str());
+  return complaints.empty() ? 0 : 3;
+}
+
 int run(Arguments& arguments) {
+  if (arguments.self_check) return check_devices(arguments.devices);
   const auto level = arguments.quiet ? troika::LogLevel::warning : troika::LogLevel::info;
   const troika::Log log(
       [](troika::LogLevel, std::string_view text) {
@@ -115,14 +127,13 @@ int run(Arguments& arguments) {
   arguments.groups.memory =
       static_cast<std::uint64_t>(arguments.memory * 1e9) / static_cast<std::uint64_t>(arguments.group_count);
   serving::DeviceGroups groups(core_groups(arguments.devices), arguments.group_count, arguments.groups);
-  serving::Metrics metrics;
+  arguments.monitor.log = log;
+  serving::Monitor monitor(arguments.monitor);
   serving::ModelHost host(
-      [&](const serving::StoredModel& model) { return metrics.watch(model.name, groups.load(model)); }, arguments.host);
-  const auto metrics_page = [&](const serving::HttpRequest&) {
-    return serving::HttpAnswer{200, {{"Content-Type", "text/plain; version=0.0.4; charset=utf-8"}}, metrics.text()};
-  };
+      [&](const serving::StoredModel& model) { return monitor.watch(model.name, groups.load(model)); }, arguments.host);
   const auto max_wait = std::chrono::milliseconds(static_cast<std::int64_t>(arguments.max_wait * 1e3));
-  serving::Api api(store, host, {.queue_time = max_wait, .pages = {{"/metrics", metrics_page}}, .log = log});
+  serving::Api api(store, host, {.queue_time = max_wait, .pages = monitor.pages(), .log = log});
+  arguments.access.open = serving::Monitor::open_pages();
   arguments.http.admit = [&](const serving::HttpRequest& request) {
     return serving::refuse_access(request, arguments.access);
   };
@@ -136,6 +147,7 @@ int run(Arguments& arguments) {
       std::to_string(server.port());
   std::printf("listening on http://%s, %d devices in %d groups; Ctrl-C ends it\n", place.c_str(), arguments.devices,
               arguments.group_count);
+  std::printf("see http://%s/dashboard\n", place.c_str());
   if (!models.empty()) {
     std::printf("try: curl http://%s/api/generate%s -d '{\"model\": \"%s\", \"prompt\": \"12 + 34 =\"}'\n",
                 place.c_str(), arguments.access.token.empty() ? "" : " -H \"Authorization: Bearer ...\"",
@@ -208,9 +220,18 @@ int main(int argc, char** argv) {
                  "name by which this server is reached, besides localhost and addresses");
   app.add_option("--allow-origin", arguments.access.origins,
                  "origin whose web pages may ask, such as https://chat.example.org");
+  app.add_option("--alert-first-token", arguments.monitor.limits.first_token_seconds,
+                 "seconds to the first token of a request, above which an alert fires")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--alert-errors", arguments.monitor.limits.errors, "share of failed requests, likewise")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   app.add_option("--drain", arguments.drain, "seconds to finish what runs after SIGTERM")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_flag("--self-check", arguments.self_check,
+               "only print how long devices and links take for something tiny; ends with 3 where one is far too slow");
   app.add_flag("--list", arguments.list, "only print the models");
   app.add_flag("--quiet", arguments.quiet, "say only what is wrong");
   CLI11_PARSE(app, argc, argv);

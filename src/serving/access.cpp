@@ -85,6 +85,8 @@ std::optional<HttpAnswer> refuse_access(const HttpRequest& request, const Access
     return refusal(403, "pages of this origin may not ask");
   }
   if (rules.token.empty() || request.method == "OPTIONS") return std::nullopt;  // browsers ask beforehand without it
+  const auto path = std::string_view(request.target).substr(0, request.target.find('?'));
+  if (std::ranges::find(rules.open, path) != rules.open.end()) return std::nullopt;
   constexpr std::string_view scheme = "bearer ";
   const auto given = request.header("Authorization");
   if (lower(given.substr(0, scheme.size())) == scheme && same_secret(given.substr(scheme.size()), rules.token))

@@ -106,7 +106,7 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
   const auto is = [&](std::string_view wanted_method, std::string_view wanted) {
     return method == wanted_method && path == wanted;
   };
-  const auto answer = [&](HttpAnswer text) {
+  const auto answer = [reply, headers](HttpAnswer text) {
     text.headers.insert(text.headers.end(), headers.begin(), headers.end());
     reply->answer(std::move(text));
   };
@@ -149,7 +149,7 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
   if (is("POST", "/v1/chat/completions")) return write(parse_openai_chat(request.body), openai_format, openai_error);
   if (is("POST", "/v1/completions")) return write(parse_openai_completion(request.body), openai_format, openai_error);
   if (const auto page = options_.pages.find(path); method == "GET" && page != options_.pages.end())
-    return answer(page->second(request));
+    return page->second(request, answer);
 
   const auto same_path = [&](const Endpoint& endpoint) { return endpoint.path == path; };
   if (std::ranges::any_of(unbuilt, same_path) || path.starts_with("/api/blobs/"))

@@ -83,6 +83,8 @@ class DeviceGroups::Placed final : public Engine {
   }
   std::int64_t context() const override { return replicas_->context(); }
   EngineLoad load() const override { return replicas_->load(); }
+  std::vector<DeviceState> device_states() const override { return replicas_->device_states(); }
+  SelfCheck self_check() const override { return replicas_->self_check(); }
   EnginePlace place() const override {
     auto place = place_;
     place.groups = replicas_->place().groups;

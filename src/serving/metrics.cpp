@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <set>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,7 +17,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
-#include <troika/core/error.hpp>
+#include "device_metrics.hpp"
 
 namespace troika::serving {
 namespace {
@@ -42,7 +43,6 @@ constexpr Now gauges[] = {
     {"troika_num_requests_waiting", "Requests that wait for memory or their turn.", [](const EngineLoad& l) { return double(l.waiting); }},
     {"troika_kv_cache_usage_perc", "Part of the pages for keys and values that is in use, from 0 to 1.",
      [](const EngineLoad& l) { return l.pages > 0 ? double(l.pages_used) / double(l.pages) : 0.0; }},
-    {"troika_device_memory_bytes", "Memory that the devices hold.", [](const EngineLoad& l) { return double(l.memory_bytes); }},
 };
 constexpr Now counters[] = {
     {"troika_prompt_tokens_total", "Tokens of prompts that were read.", [](const EngineLoad& l) { return double(l.prompt_tokens); }},
@@ -102,39 +102,35 @@ struct Metrics::State {
   }
 
   // Brings gauges and counters up to date. With the mutex held.
-  void sample() {
-    for (auto& watched : engines) {
-      const auto load = watched.engine->load();
-      const Labels labels{{"model_name", watched.model}};
-      for (std::size_t i = 0; i < std::size(gauges); ++i) gauge_families[i]->Add(labels).Set(gauges[i].value(load));
-      for (const auto& group : watched.engine->place().groups) {
-        auto& placed = placements.Add({{"model_name", watched.model}, {"group", group.name}});
-        placed.Set(group.ready ? 1 : 0);
-        watched.placements.insert(&placed);
-      }
-      for (std::size_t i = 0; i < std::size(counters); ++i) {
-        auto& counted = counter_families[i]->Add(labels);
-        const double value = counters[i].value(load);
-        counted.Increment(std::max(0.0, value - watched.last[i]));
-        watched.last[i] = value;
-      }
+  void sample(const std::string& model, const Engine& engine) {
+    const auto load = engine.load();
+    const Labels labels{{"model_name", model}};
+    auto& [name, last, shown] = engines.try_emplace(&engine, Sampled{model, std::vector<double>(std::size(counters))}).first->second;
+    for (std::size_t i = 0; i < std::size(gauges); ++i) gauge_families[i]->Add(labels).Set(gauges[i].value(load));
+    for (std::size_t i = 0; i < std::size(counters); ++i) {
+      auto& counted = counter_families[i]->Add(labels);
+      const double value = counters[i].value(load);
+      counted.Increment(std::max(0.0, value - last[i]));
+      last[i] = value;
+    }
+    for (const auto& group : engine.place().groups) {
+      auto& placed = placements.Add({{"model_name", model}, {"group", group.name}});
+      placed.Set(group.ready ? 1 : 0);
+      shown.insert(&placed);
     }
   }
-  void forget(const Engine* engine) {
+  void forget(const std::string& model, const Engine& engine) {
     std::lock_guard lock(mutex);
-    sample();
-    const auto found = std::ranges::find(engines, engine, &Watched::engine);
-    const auto model = found->model;
-    for (auto* placed : found->placements) placements.Remove(placed);
-    engines.erase(found);
-    if (std::ranges::find(engines, model, &Watched::model) != engines.end()) return;
+    sample(model, engine);
+    for (auto* placed : engines[&engine].placements) placements.Remove(placed);
+    engines.erase(&engine);
+    if (std::ranges::any_of(engines, [&](const auto& other) { return other.second.model == model; })) return;
     for (auto* family : gauge_families) family->Remove(&family->Add({{"model_name", model}}));
   }
 
-  struct Watched {
-    const Engine* engine;
-    std::string model;
-    std::vector<double> last;  // of the counters
+  struct Sampled {
+    std::string model{};
+    std::vector<double> last{};  // of the counters
     std::set<prometheus::Gauge*> placements{};
   };
   prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
@@ -143,57 +139,27 @@ struct Metrics::State {
   std::vector<prometheus::Family<prometheus::Gauge>*> gauge_families;
   std::vector<prometheus::Family<prometheus::Counter>*> counter_families;
   std::mutex mutex;
-  std::vector<Watched> engines;
+  std::map<const Engine*, Sampled> engines;  // as of the latest sample
 };
 
-namespace {
-
-template <class State>
-class WatchedEngine final : public Engine {
- public:
-  WatchedEngine(std::shared_ptr<State> state, const std::string& model, std::unique_ptr<Engine> engine)
-      : state_(std::move(state)), model_(state_->model(model)), engine_(std::move(engine)) {
-    std::lock_guard lock(state_->mutex);
-    state_->engines.push_back({engine_.get(), model, std::vector<double>(std::size(counters))});
-  }
-  ~WatchedEngine() override { state_->forget(engine_.get()); }
-
-  std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) override {
-    auto on_end = std::move(events.on_end);
-    events.on_end = [state = state_, model = model_, on_end = std::move(on_end)](const GenerationEnd& end) {
-      model.ended(end);
-      if (on_end) on_end(end);
-    };
-    try {
-      return engine_->start(std::move(request), std::move(events));
-    } catch (const Error&) {
-      model_.refused->Increment();
-      throw;
-    }
-  }
-  std::int64_t context() const override { return engine_->context(); }
-  EngineLoad load() const override { return engine_->load(); }
-  EnginePlace place() const override { return engine_->place(); }
-
- private:
-  std::shared_ptr<State> state_;
-  typename State::Model model_;
-  std::unique_ptr<Engine> engine_;
-};
-
-}  // namespace
-
-Metrics::Metrics() : state_(std::make_shared<State>()) {}
+Metrics::Metrics(EngineWatch& watch) : watch_(watch), state_(std::make_shared<State>()) {
+  watch.listen({.ended = [state = state_](const std::string& model, const GenerationEnd& end) { state->model(model).ended(end); },
+                .refused = [state = state_](const std::string& model) { state->model(model).refused->Increment(); },
+                .leaves = [state = state_](const std::string& model, const Engine& engine) { state->forget(model, engine); }});
+}
 Metrics::~Metrics() = default;
 
-std::unique_ptr<Engine> Metrics::watch(const std::string& model, std::unique_ptr<Engine> engine) {
-  return std::make_unique<WatchedEngine<State>>(state_, model, std::move(engine));
-}
-
 std::string Metrics::text() const {
+  std::vector<DevicesOfModel> devices;
   std::lock_guard lock(state_->mutex);
-  state_->sample();
-  return prometheus::TextSerializer().Serialize(state_->registry.Collect());
+  watch_.each([&](const std::string& model, const Engine& engine) {
+    (void)state_->model(model);  // shows what is counted, too, while it is 0
+    state_->sample(model, engine);
+    devices.push_back({model, engine.device_states(), engine.self_check()});
+  });
+  auto families = state_->registry.Collect();
+  std::ranges::move(device_families(devices), std::back_inserter(families));
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace troika::serving

@@ -75,6 +75,8 @@ Steps decode(const std::filesystem::path& folder, int world, const troika::Sampl
     };
     steps(0, 4);
     const auto before = pipeline.device().memory_reserved();
+    troika::CommunicationCounters counters;
+    pipeline.communication().count(&counters);
     pipeline.communication().barrier();  // all ranks are warm
     counting = true;
     pipeline.communication().barrier();

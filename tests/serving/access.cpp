@@ -59,6 +59,22 @@ TEST_CASE("where a token is asked for, nothing else will do") {
   CHECK(status({{"Host", "localhost"}}, rules) == 401);
 }
 
+TEST_CASE("open pages need no token, and nothing else is open because of them; other hosts and origins stay out") {
+  const AccessRules rules{.token = "secret", .open = {"/healthz", "/dashboard"}};
+  const auto get = [&](const std::string& target, troika::serving::HttpFields more = {}) {
+    more.emplace_back("Host", more.empty() ? "localhost" : "evil.example");
+    const auto refused = troika::serving::refuse_access({.method = "GET", .target = target, .headers = more}, rules);
+    return refused ? refused->status : 200;
+  };
+  for (const auto* open : {"/healthz", "/dashboard", "/dashboard?x=/y"}) CHECK(get(open) == 200);
+  for (const auto* closed : {"/", "/dashboard/", "/dashboard/state", "/healthz/../api/tags", "/api/tags?/healthz", "//healthz", "/healthz%2f",
+                             "/healthz#/api", "/metrics"}) {
+    CAPTURE(closed);
+    CHECK(get(closed) == 401);
+  }
+  CHECK(get("/healthz", {{"Accept", "*/*"}}) == 403);
+}
+
 TEST_CASE("only addresses of this machine alone are loopback") {
   for (const auto* address : {"127.0.0.1", "127.1.2.3", "::1", "localhost"}) CHECK(is_loopback(address));
   for (const auto* address : {"0.0.0.0", "::", "192.168.1.7", "128.0.0.1", ""}) CHECK_FALSE(is_loopback(address));

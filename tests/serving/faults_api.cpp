@@ -69,7 +69,7 @@ class Server {
         serving::DeviceGroups::Options{.memory = static_cast<std::uint64_t>(models * static_cast<double>(bytes)),
                                        .host = {.precision = troika::Precision::exact},
                                        .engine = engine});
-    api.emplace([this](const serving::StoredModel& model) { return metrics.watch(model.name, groups_->load(model)); });
+    api.emplace([this](const serving::StoredModel& model) { return watch.watch(model.name, groups_->load(model)); });
     for (const std::string name : {"small", "chat"}) model_.write(api->folder.path() / name);
   }
 
@@ -111,7 +111,8 @@ class Server {
   Json place() { return api->get("/api/ps")["models"].at(0); }
 
   Told told;
-  serving::Metrics metrics;
+  serving::EngineWatch watch;
+  serving::Metrics metrics{watch};
 
  private:
   TinyModel model_ = TinyModel::make("qwen2", 41, troika::DType::f32, 262);

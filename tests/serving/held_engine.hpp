@@ -33,6 +33,7 @@ struct Held final : troika::serving::Engine {
   }
 
   std::shared_ptr<troika::serving::Generation> start(troika::serving::GenerationRequest request, troika::serving::GenerationEvents events) override {
+    if (stopped) throw troika::Error(troika::Fault::peer_failed, "the engine has stopped");
     if (full) throw troika::Error(troika::Fault::out_of_memory, "full");
     if (request.prompt.empty()) throw troika::Error(troika::Fault::invalid_argument, "empty");
     tickets.push_back(std::make_shared<Ticket>());
@@ -41,12 +42,17 @@ struct Held final : troika::serving::Engine {
     return tickets.back();
   }
   std::int64_t context() const override { return length; }
-  troika::serving::EngineLoad load() const override { return {.ready = ready, .devices = 1, .running = static_cast<std::int64_t>(tickets.size()), .tokens = 5}; }
+  troika::serving::EngineLoad load() const override { return {.ready = ready, .devices = 1, .running = static_cast<std::int64_t>(tickets.size()), .tokens = tokens, .steps = steps}; }
+  std::vector<troika::serving::DeviceState> device_states() const override { return states; }
+  troika::serving::SelfCheck self_check() const override { return check; }
 
   troika::serving::EnginePlace place() const override { return {.groups = {{.devices = devices, .ready = ready}}}; }
 
   std::vector<std::shared_ptr<Ticket>> tickets;
   std::vector<std::string> devices;
+  std::vector<troika::serving::DeviceState> states;
+  troika::serving::SelfCheck check;
   std::int64_t length = 100;
-  bool ready = true, full = false;
+  std::uint64_t tokens = 5, steps = 0;
+  bool ready = true, full = false, stopped = false;
 };

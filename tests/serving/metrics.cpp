@@ -13,6 +13,7 @@
 
 using Catch::Matchers::Contains;
 using troika::serving::Engine;
+using troika::serving::EngineWatch;
 using troika::serving::Finish;
 using troika::serving::GenerationRequest;
 using troika::serving::Metrics;
@@ -34,9 +35,10 @@ double value(const std::string& text, const std::string& series) {
 }  // namespace
 
 TEST_CASE("metrics tell what engines do, what requests got and what was refused") {
-  Metrics metrics;
+  EngineWatch watch;
+  const Metrics metrics(watch);
   Held* engine = nullptr;
-  auto watched = metrics.watch("tiny", held(engine));
+  auto watched = watch.watch("tiny", held(engine));
   int ended = 0;
   for (int i = 0; i < 3; ++i) (void)watched->start({.prompt = {1, 2, 3}, .max_tokens = 5}, {{}, [&](const auto&) { ++ended; }});
   engine->full = true;
@@ -59,22 +61,60 @@ TEST_CASE("metrics tell what engines do, what requests got and what was refused"
   CHECK(value(text, "troika_request_prompt_tokens_sum{model_name=\"tiny\"}") == 9);
 }
 
-TEST_CASE("an engine that goes away takes its gauges along and leaves what was counted; another goes on counting") {
-  Metrics metrics;
+TEST_CASE("metrics tell what each device and each collective did") {
+  EngineWatch watch;
+  const Metrics metrics(watch);
   Held* engine = nullptr;
-  auto watched = metrics.watch("tiny", held(engine));
+  const auto watched = watch.watch("tiny", held(engine));
+  engine->states = {{.name = "host:0", .memory_bytes = 4096, .tasks = 7, .busy_seconds = 1.5, .waited_seconds = 0.25},
+                    {.name = "host:1", .lost = true, .faults = 1}};
+  engine->states[0].collectives[static_cast<std::size_t>(troika::Operation::all_reduce)] = {12, 640, 0.5};
+  engine->check = troika::serving::SelfCheck::of({"host:0", "host:1"});
+  engine->check.kernels = {0.5, 0.25};
+  engine->check.links[0].seconds = 0.125;
+  engine->check.all_reduce_seconds = 2;
+  const auto text = metrics.text();
+  const auto checked = [&](const std::string& what, const std::string& device, const std::string& peer) {
+    return value(text, "troika_self_check_seconds{model_name=\"tiny\",check=\"" + what + "\",device=\"" + device + "\",peer=\"" + peer + "\"}");
+  };
+  CHECK(checked("device", "host:1", "") == 0.25);
+  CHECK(checked("link", "host:0", "host:1") == 0.125);
+  CHECK(checked("all_reduce", "", "") == 2);
+  const auto of = [&](const std::string& name, const std::string& device, const std::string& more = "") {
+    return value(text, "troika_" + name + "{model_name=\"tiny\",device=\"" + device + "\"" + more + "}");
+  };
+  CHECK(of("device_up", "host:0") == 1);
+  CHECK(of("device_up", "host:1") == 0);
+  CHECK(of("device_faults_total", "host:1") == 1);
+  CHECK(of("device_memory_bytes", "host:0") == 4096);
+  CHECK(of("device_tasks_total", "host:0") == 7);
+  CHECK(of("device_busy_seconds_total", "host:0") == 1.5);
+  CHECK(of("device_wait_seconds_total", "host:0") == 0.25);
+  CHECK(of("collective_calls_total", "host:0", ",operation=\"all_reduce\"") == 12);
+  CHECK(of("collective_bytes_total", "host:0", ",operation=\"all_reduce\"") == 640);
+  CHECK(of("collective_seconds_total", "host:0", ",operation=\"all_reduce\"") == 0.5);
+  CHECK(of("collective_calls_total", "host:1", ",operation=\"all_reduce\"") == -1);
+}
+
+TEST_CASE("an engine that goes away takes its gauges along and leaves what was counted; another goes on counting") {
+  EngineWatch watch;
+  const Metrics metrics(watch);
+  Held* engine = nullptr;
+  auto watched = watch.watch("tiny", held(engine));
   (void)metrics.text();
   watched.reset();
   auto text = metrics.text();
   CHECK(value(text, "troika_engine_ready{model_name=\"tiny\"}") == -1);
   CHECK(value(text, "troika_generation_tokens_total{model_name=\"tiny\"}") == 5);
-  watched = metrics.watch("tiny", held(engine));
+  watched = watch.watch("tiny", held(engine));
   text = metrics.text();
   CHECK(value(text, "troika_engine_ready{model_name=\"tiny\"}") == 1);
   CHECK(value(text, "troika_generation_tokens_total{model_name=\"tiny\"}") == 10);
-  auto later = std::make_unique<Metrics>();
-  auto outlives = later->watch("other", held(engine));
+  auto later_watch = std::make_unique<EngineWatch>();
+  auto later = std::make_unique<Metrics>(*later_watch);
+  auto outlives = later_watch->watch("other", held(engine));
   later.reset();
+  later_watch.reset();
   outlives.reset();
 }
 
@@ -83,9 +123,13 @@ TEST_CASE("Prometheus's own checker finds nothing wrong with the metrics") {
     WARN("SKIPPED: promtool is not installed");
     return;
   }
-  Metrics metrics;
+  EngineWatch watch;
+  const Metrics metrics(watch);
   Held* engine = nullptr;
-  const auto watched = metrics.watch("a \"name\" with\nodd characters", held(engine));
+  const auto watched = watch.watch("a \"name\" with\nodd characters", held(engine));
+  engine->states = {{.name = "host:0"}, {.name = "host:1"}};
+  engine->states[1].collectives[0].calls = 3;
+  engine->check = troika::serving::SelfCheck::of({"host:0", "host:1"});
   (void)watched->start({.prompt = {1}, .max_tokens = 1}, {});
   engine->tickets[0]->end(Finish::stop);
   const troika::test::TempFolder folder;

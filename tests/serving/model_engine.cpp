@@ -56,6 +56,63 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
   }
 }
 
+TEST_CASE("each device tells what it did in its part of each step, and waiting for work is not counted") {
+  const LoadedModel model(long_model("llama"));
+  ModelEngine engine(exact_devices(3), model.folder.path());
+  for (int i = 0; i < 2; ++i) CHECK(Answer(engine, {.prompt = {1, 2, 3}, .max_tokens = 20}).end().finish == Finish::length);
+  std::vector<troika::serving::DeviceState> devices;
+  do {
+    devices = engine.device_states();  // an answer ends before its step does
+  } while (!std::ranges::all_of(devices, [&](const auto& device) { return device.tasks == engine.load().steps; }));
+  REQUIRE(devices.size() == 3);
+  std::int64_t memory = 0;
+  for (const auto& device : devices) {
+    CHECK(device.name == "host:" + std::to_string(&device - devices.data()));
+    CHECK_FALSE(device.lost);
+    CHECK(device.faults == 0);
+    CHECK(device.tasks >= 40);
+    CHECK(device.busy_seconds > 0);
+    const auto of = [&](troika::Operation operation) { return device.collectives[static_cast<std::size_t>(operation)]; };
+    CHECK(of(troika::Operation::barrier).calls == device.tasks);  // one in each step, and none between them
+    const auto reduces = of(troika::Operation::all_reduce);
+    CHECK(reduces.calls >= 2 * device.tasks);
+    CHECK(reduces.calls == devices[0].collectives[static_cast<std::size_t>(troika::Operation::all_reduce)].calls);
+    CHECK(reduces.bytes > reduces.calls);
+    CHECK(reduces.seconds > 0);
+    memory += device.memory_bytes;
+  }
+  CHECK(memory == engine.load().memory_bytes);
+}
+
+TEST_CASE("while no request runs, each device and each link is checked again and again, and after a loss") {
+  const LoadedModel model(long_model("llama"));
+  std::atomic<bool> fails{false};
+  EngineOptions options{.log = troika::Log::silent(), .self_check = 1s};
+  options.before_step = [&](int device, std::uint64_t) {
+    if (device == 1 && fails.exchange(false)) throw std::runtime_error("the device caught fire");
+  };
+  ModelEngine engine(exact_devices(3), model.folder.path(), options);
+  const auto next = [&](std::chrono::system_clock::time_point after) {
+    troika::serving::SelfCheck check;
+    while (check.at <= after) check = (std::this_thread::yield(), engine.self_check());
+    return check;
+  };
+  const auto first = next({});
+  CHECK(first.names == std::vector<std::string>{"host:0", "host:1", "host:2"});
+  for (const auto seconds : first.kernels) CHECK(seconds > 0);
+  REQUIRE(first.links.size() == 3);
+  for (const auto& link : first.links) CHECK(link.seconds > 0);
+  CHECK(first.all_reduce_seconds > 0);
+  CHECK(troika::serving::table_of(first).find("host:2") != std::string::npos);
+  const auto second = next(first.at);
+  fails = true;
+  CHECK(Answer(engine, {.prompt = {1, 2}, .max_tokens = 5}).end().finish == Finish::length);
+  auto third = next(second.at);
+  while (third.names.size() > 2) third = next(third.at);  // one may have come before the loss
+  CHECK(third.names == std::vector<std::string>{"host:0", "host:2"});
+  CHECK(third.links.size() == 1);
+}
+
 TEST_CASE("a request that is cancelled ends within a step, and the engine goes on") {
   const LoadedModel model(long_model("llama"));
   ModelEngine engine(exact_devices(2), model.folder.path());
@@ -94,6 +151,12 @@ TEST_CASE("when a device fails, answers go on from where they were on those that
     CHECK(failed);
     CHECK(engine.load().devices == 2);
     CHECK(engine.load().recoveries == 1);
+    for (const auto& device : engine.device_states()) {
+      const bool lost = device.name == "host:" + std::to_string(fails);
+      CHECK(device.lost == lost);
+      CHECK(device.faults == (lost ? 1 : 0));
+      CHECK((device.memory_bytes == 0) == lost);
+    }
     CHECK_THAT(told, Contains("host:" + std::to_string(fails) + " failed and is left out; 2 devices are left: the device caught fire"));
   }
 }

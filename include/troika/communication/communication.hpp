@@ -19,6 +19,7 @@
 
 #include <troika/communication/agreement.hpp>
 #include <troika/communication/compose.hpp>
+#include <troika/communication/counters.hpp>
 #include <troika/communication/rank.hpp>
 #include <troika/communication/transport.hpp>
 #include <troika/core/dtype.hpp>
@@ -52,6 +53,12 @@ class Communication {
   int world_rank() const { return endpoint_.world_rank(endpoint_.rank()); }
   // Collectives called so far.
   std::uint64_t sequence() const { return sequence_; }
+  // From here on calls that end well are added to these, which outlive the communication and those that are split from it; null: to none. They
+  // have one writer: who shares them shares a thread.
+  void count(CommunicationCounters* counters) {
+    counters_ = counters;
+    if constexpr (CountsWaits<EndpointOfT>) endpoint_.count_waits(counters != nullptr);
+  }
 
   void barrier() {
     perform(Signature{.operation = Operation::barrier}, 0, [&](const Call& call) { endpoint_.agree(call); });
@@ -163,6 +170,7 @@ class Communication {
     std::optional<Communication> part;
     perform(Signature{.operation = Operation::split}, 0, [&](const Call& call) {
       part.emplace(Communication(endpoint_.split(call, color, key), options_, track_));
+      part->count(counters_);
     });
     return std::move(*part);
   }
@@ -232,7 +240,10 @@ class Communication {
       throw error_of(*ended_, call);
     const Span span(track_, to_string(call.signature.operation), size);
     try {
-      f(call);
+      if (counters_)
+        counted(call.signature.operation, size, [&] { f(call); });
+      else
+        f(call);
     } catch (const Error& error) {
       ended_ = Failure{error.fault(), error.rank(), std::string("the communication has ended: ") + error.what()};
       throw;
@@ -240,6 +251,21 @@ class Communication {
       ended_ = Failure{Fault::peer_failed, rank(), std::string("the communication has ended: ") + error.what()};
       throw;
     }
+  }
+
+  template <class F>
+  void counted(Operation operation, std::size_t size, F&& f) {
+    using Clock = std::chrono::steady_clock;
+    const auto waited = [&] {
+      if constexpr (CountsWaits<EndpointOfT>)
+        return endpoint_.waited();
+      else
+        return std::chrono::nanoseconds(0);
+    };
+    const auto waited_before = waited();
+    const auto begin = Clock::now();
+    f();
+    counters_->add(operation, size, Clock::now() - begin, waited() - waited_before);
   }
 
   // The data of `in`, or a copy of it where `in` overlaps with `out` otherwise than a transport can work in place.
@@ -309,6 +335,7 @@ class Communication {
   EndpointOfT endpoint_;
   CommunicationOptions options_;
   Trace::Track* track_;
+  CommunicationCounters* counters_ = nullptr;
   std::uint64_t sequence_ = 0;
   std::vector<std::uint64_t> sent_, received_;  // messages to and from each peer
   std::optional<Failure> ended_;                // why every further call throws

@@ -28,6 +28,7 @@ struct Threads {
 
 static_assert(Endpoint<ThreadsEndpoint>);
 static_assert(Transport<Threads>);
+static_assert(CountsWaits<ThreadsEndpoint>);
 static_assert(HasAllReduce<ThreadsEndpoint> && HasAllGather<ThreadsEndpoint> && HasReduceScatter<ThreadsEndpoint> &&
               HasBroadcast<ThreadsEndpoint> && HasAllToAll<ThreadsEndpoint>);
 

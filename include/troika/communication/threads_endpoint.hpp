@@ -54,6 +54,8 @@ class ThreadsEndpoint {
     outputs_ = std::move(other.outputs_);
     stage_ = other.stage_;
     calls_ = other.calls_;
+    counts_waits_ = other.counts_waits_;
+    waited_ = other.waited_;
     return *this;
   }
   ~ThreadsEndpoint() { leave(); }
@@ -61,6 +63,9 @@ class ThreadsEndpoint {
   int rank() const { return rank_; }
   int world_size() const { return hub_->world_size(); }
   int world_rank(int rank) const { return hub_->world_rank(rank); }
+
+  void count_waits(bool on) { counts_waits_ = on; }
+  std::chrono::nanoseconds waited() const { return waited_; }
 
   void agree(const Call& call) { begin(call, nullptr, nullptr, false); }
 
@@ -338,6 +343,13 @@ class ThreadsEndpoint {
   // trouble(late) gives a Failure if peers cannot come any more, or, when late, who has not come.
   template <class Ready, class Trouble>
   void wait(const Call& call, Bell& bell, Ready&& ready, Trouble&& trouble) {
+    if (!counts_waits_) return wait_uncounted(call, bell, ready, trouble);
+    const auto begin = Clock::now();
+    wait_uncounted(call, bell, ready, trouble);
+    waited_ += Clock::now() - begin;
+  }
+  template <class Ready, class Trouble>
+  void wait_uncounted(const Call& call, Bell& bell, Ready&& ready, Trouble&& trouble) {
     const int spins = hub_->may_spin() ? hub_->options().spins : 0;
     for (int i = 0; i < spins; ++i) {
       if (ready()) return;
@@ -411,6 +423,8 @@ class ThreadsEndpoint {
   std::vector<std::byte*> outputs_;
   std::uint64_t stage_ = 0;  // stages passed, or being passed
   std::uint64_t calls_ = 0;
+  bool counts_waits_ = false;
+  std::chrono::nanoseconds waited_{0};  // for peers, while it is counted
 };
 
 }  // namespace troika

@@ -137,6 +137,13 @@ concept HasAllToAll = requires(E& e, const Call& call, const std::byte* in, std:
   e.all_to_all(call, in, counts, out, counts);
 };
 
+// The endpoint can tell how long it waited for its peers, all in all. Nothing is measured until count_waits(true).
+template <class E>
+concept CountsWaits = requires(E& e, const E& constant, bool on) {
+  e.count_waits(on);
+  { constant.waited() } -> std::same_as<std::chrono::nanoseconds>;
+};
+
 // The endpoint's bytes are in memory that the calling thread can read and write, so that collectives can be composed
 // there.
 template <class E>

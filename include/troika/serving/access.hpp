@@ -14,6 +14,7 @@ namespace troika::serving {
 // Host tells a name that was pointed at this machine behind the user's back (DNS rebinding).
 struct AccessRules {
   std::string token{};                 // that "Authorization: Bearer ..." has to have; empty: none is asked for
+  std::vector<std::string> open{};     // paths that need no token
   std::vector<std::string> hosts{};    // names besides localhost and IP addresses
   std::vector<std::string> origins{};  // besides pages of this machine, such as "https://chat.example.org"
 };

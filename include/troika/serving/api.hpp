@@ -20,7 +20,8 @@ class Workers;
 // Answers requests the way Ollama does (/api/...) and the way OpenAI does (/v1/...), from the models of a store.
 class Api {
  public:
-  using Page = std::function<HttpAnswer(const HttpRequest&)>;
+  // Calls `answer` once, now or later, on any thread.
+  using Page = std::function<void(const HttpRequest&, std::function<void(HttpAnswer)> answer)>;
   struct Options {
     std::chrono::milliseconds queue_time{300'000};  // a request that has not begun by then gets 503
     int workers = 2;                                // threads that read requests and write answers

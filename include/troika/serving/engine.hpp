@@ -16,6 +16,8 @@
 #include <troika/layers/sampler.hpp>
 #include <troika/observe/log.hpp>
 #include <troika/observe/trace.hpp>
+#include <troika/serving/device_meter.hpp>
+#include <troika/serving/self_check.hpp>
 
 namespace troika::serving {
 
@@ -106,6 +108,7 @@ struct EngineOptions {
   std::function<void(std::uint64_t bytes)> progress{};  // bytes read since its last call; any rank, any thread
   Log log{};
   Trace* trace = nullptr;  // outlives the engine, and a rank that was given up
+  std::chrono::seconds self_check{30};  // between checks of devices and links, which run while no request does; 0: none
   // Called on every rank before each step, to make a device slow or fail on purpose: what it throws is a failure of it.
   std::function<void(int device, std::uint64_t step)> before_step{};
 
@@ -128,6 +131,10 @@ class Engine {
   virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have
   virtual EngineLoad load() const = 0;
   virtual EnginePlace place() const { return {}; }
+  // All devices that it began with. Empty where an engine knows of none.
+  virtual std::vector<DeviceState> device_states() const { return {}; }
+  // The latest one; without names where there is none.
+  virtual SelfCheck self_check() const { return {}; }
 };
 
 // A ModelEngine on groups of cores, compiled once; returns when the model is loaded, or throws what loading throws.

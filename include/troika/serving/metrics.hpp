@@ -4,27 +4,25 @@
 #include <memory>
 #include <string>
 
-#include <troika/serving/engine.hpp>
+#include <troika/serving/engine_watch.hpp>
 
 namespace troika::serving {
 
-// What engines do, in the text format of Prometheus (the names are vLLM's, after "troika_"). All members may be called from any
-// thread.
+// What engines, their requests and their devices do, in the text format of Prometheus (the names are vLLM's, after "troika_").
+// The engines are those that are watched from its making on; once one is gone its gauges are too, and what was counted of requests
+// stays. All members may be called from any thread.
 class Metrics {
  public:
-  Metrics();
+  explicit Metrics(EngineWatch& watch);  // which outlives it
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
   ~Metrics();
-
-  // The engine, whose requests are counted from now on under the label model_name. Once it is gone its gauges are too; what was
-  // counted stays. It may outlive the metrics.
-  std::unique_ptr<Engine> watch(const std::string& model, std::unique_ptr<Engine> engine);
 
   std::string text() const;
 
  private:
   struct State;
+  const EngineWatch& watch_;
   std::shared_ptr<State> state_;
 };
 

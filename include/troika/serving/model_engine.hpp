@@ -45,6 +45,8 @@ class ModelEngine final : public Engine {
     expects(!devices_.empty(), "an engine needs at least 1 device");
     expects(options_.deadline.count() > 0, "the deadline of a step is above zero");
     expects(options_.most_waiting >= 1, "at least 1 request may wait");
+    for (const auto& device : devices_) meters_.push_back(std::make_shared<DeviceMeter>(device.name()));
+    working_ = meters_;
     thread_ = std::thread([this] { serve(); });
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return load_.ready || stopped_; });
@@ -118,6 +120,21 @@ class ModelEngine final : public Engine {
     load.waiting += static_cast<std::int64_t>(inbox_.size());
     return load;
   }
+  std::vector<DeviceState> device_states() const override {
+    std::lock_guard lock(mutex_);
+    std::vector<DeviceState> states;
+    std::size_t next = 0;  // of those that are left, which are in the same order
+    for (const auto& meter : meters_) {
+      const bool works = next < working_.size() && working_[next] == meter;
+      states.push_back(meter->state(works ? static_cast<std::int64_t>(devices_[next].memory_reserved()) : 0));
+      next += works ? 1 : 0;
+    }
+    return states;
+  }
+  SelfCheck self_check() const override {
+    std::lock_guard lock(mutex_);
+    return self_check_;
+  }
 
  private:
   using AnySampler = Sampler<Communication<Threads>>;
@@ -139,9 +156,10 @@ class ModelEngine final : public Engine {
   void serve() {
     std::string reason;
     while (true) {
-      const auto end = ModelRun<D>::run(devices_, model_, options_,
+      const auto end = ModelRun<D>::run(devices_, working_, model_, options_,
                                         {[this] { report(true); }, [this](Step& step) { return next_step(step); },
-                                         [this](std::span<const std::int32_t> drawn) { took(drawn); }});
+                                         [this](std::span<const std::int32_t> drawn) { took(drawn); },
+                                         [this](const SelfCheck& check) { keep(check); }});
       if (!end.failure) break;
       reason = detail::what_of(end.failure);
       if (!recover(end, reason)) break;
@@ -179,6 +197,10 @@ class ModelEngine final : public Engine {
     planner_.finish(drawn, Clock::now());
     ++steps_;
   }
+  void keep(const SelfCheck& check) {
+    std::lock_guard lock(mutex_);
+    self_check_ = check;
+  }
 
   void report(bool ready) {
     std::lock_guard lock(mutex_);
@@ -213,6 +235,8 @@ class ModelEngine final : public Engine {
       for (auto rank = end.lost.rbegin(); rank != end.lost.rend(); ++rank) {
         lost = devices_[static_cast<std::size_t>(*rank)].name() + (lost.empty() ? "" : ", ") + lost;
         devices_.erase(devices_.begin() + *rank);
+        working_[static_cast<std::size_t>(*rank)]->lose();
+        working_.erase(working_.begin() + *rank);
       }
     }
     planner_.restart(reason, end.lost.empty(), names(), Clock::now());
@@ -230,6 +254,7 @@ class ModelEngine final : public Engine {
   const EngineOptions options_;
   const std::shared_ptr<const RunModel> model_;
   std::vector<D> devices_;
+  std::vector<std::shared_ptr<DeviceMeter>> meters_, working_;  // of all devices; of those that are left
 
   // Of rank 0, and of the engine's thread while no rank runs.
   StepPlanner planner_;
@@ -240,6 +265,7 @@ class ModelEngine final : public Engine {
   std::condition_variable changed_;
   std::vector<std::shared_ptr<Sequence>> inbox_;
   EngineLoad load_;
+  SelfCheck self_check_;
   bool stopping_ = false, stopped_ = false;
   std::string reason_;
   std::exception_ptr failure_;

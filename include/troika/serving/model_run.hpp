@@ -25,6 +25,7 @@
 #include <troika/scheduling/static_allocation.hpp>
 #include <troika/scheduling/task_scheduler.hpp>
 #include <troika/serving/engine.hpp>
+#include <troika/serving/run_self_check.hpp>
 #include <troika/serving/step.hpp>
 #include <troika/sync/data_sync.hpp>
 
@@ -43,6 +44,7 @@ struct RunLeader {
   std::function<void()> loaded;
   std::function<bool(Step&)> next;  // false: the run ends. An empty step is none
   std::function<void(std::span<const std::int32_t> drawn)> took;
+  std::function<void(const SelfCheck&)> checked{};  // devices and links, while there was no step to take
 };
 
 // How a run ended.
@@ -58,10 +60,13 @@ struct RunEnd {
 template <Device D>
 class ModelRun {
  public:
-  // Returns when the run has ended. The leader is called meanwhile, not after.
-  static RunEnd run(std::vector<D> devices, std::shared_ptr<const RunModel> model, const EngineOptions& options,
-                    RunLeader leader) {
-    std::shared_ptr<ModelRun> run(new ModelRun(std::move(devices), std::move(model), options, std::move(leader)));
+  using Meters = std::vector<std::shared_ptr<DeviceMeter>>;
+
+  // Returns when the run has ended. The leader is called meanwhile, not after. Each device has a meter.
+  static RunEnd run(std::vector<D> devices, Meters meters, std::shared_ptr<const RunModel> model,
+                    const EngineOptions& options, RunLeader leader) {
+    std::shared_ptr<ModelRun> run(
+        new ModelRun(std::move(devices), std::move(meters), std::move(model), options, std::move(leader)));
     std::thread thread([run] { run->work(); });
     const bool ended = run->wait();
     ended ? thread.join() : thread.detach();
@@ -72,9 +77,10 @@ class ModelRun {
   using Scheduler = TaskScheduler<StaticAllocation, D>;
   using Communicator = Communication<Threads>;
 
-  ModelRun(std::vector<D> devices, std::shared_ptr<const RunModel> model, const EngineOptions& options,
+  ModelRun(std::vector<D> devices, Meters meters, std::shared_ptr<const RunModel> model, const EngineOptions& options,
            RunLeader leader)
-      : model_(std::move(model)),
+      : meters_(std::move(meters)),
+        model_(std::move(model)),
         options_(options),
         leader_(std::move(leader)),
         returned_(devices.size()),
@@ -121,19 +127,40 @@ class ModelRun {
     Pipeline pipeline{scheduler_, sync, communication};
     Sampler<Communicator> sampler(communication);
     std::vector<std::int32_t> drawn;
+    auto& meter = *meters_[static_cast<std::size_t>(rank.rank())];
     const bool leads = rank.rank() == 0;
     if (leads) lead([&] { leader_.loaded(); });
     for (std::uint64_t number = 0;; ++number) {
-      if (leads) lead([&] { more_ = leader_.next(step_); });
+      if (leads) lead([&] { next(); });
       communication.barrier();  // the step is there
       if (!more_) return;
-      if (!step_.empty()) {
+      if (checks_) run_self_check(communication, pipeline.stream(), check_);
+      const bool works = !step_.empty();
+      if (works) {
+        meter.begin();
+        communication.count(&meter.collectives());
         if (options_.before_step) options_.before_step(pipeline.device().index(), number);
         take_step(pipeline, *decoder, *memory, sampler, drawn);
       }
       communication.barrier();  // nobody reads the step any more
-      if (leads && !step_.empty()) lead([&] { leader_.took(drawn); });
+      if (works) {
+        communication.count(nullptr);  // to wait for work is not to wait for peers
+        meter.end();
+      }
+      if (leads && works) lead([&] { leader_.took(drawn); });
+      if (leads && checks_) lead([&] { leader_.checked(check_); });
     }
+  }
+
+  // On rank 0, while the others wait for it.
+  void next() {
+    more_ = leader_.next(step_);
+    checks_ = options_.self_check.count() > 0 && step_.empty() && Clock::now() >= next_check_;
+    if (!checks_) return;
+    next_check_ = Clock::now() + options_.self_check;
+    std::vector<std::string> names;
+    for (int i = 0; i < scheduler_.device_count(); ++i) names.push_back(scheduler_.device(i).name());
+    check_ = SelfCheck::of(std::move(names));
   }
 
   // What a rank computes of a step; `drawn` gets its tokens.
@@ -231,11 +258,14 @@ class ModelRun {
     return end;
   }
 
+  const Meters meters_;
   const std::shared_ptr<const RunModel> model_;
   const EngineOptions options_;
   const RunLeader leader_;
   Step step_;         // of rank 0 between two barriers, else read by all
-  bool more_ = true;  // as the step
+  bool more_ = true, checks_ = false;  // as the step
+  SelfCheck check_;
+  Clock::time_point next_check_{};  // of rank 0
 
   std::mutex leader_mutex_;  // of what follows; before the other one
   bool given_up_ = false;

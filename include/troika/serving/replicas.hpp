@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
@@ -88,6 +89,29 @@ class Replicas final : public Engine {
       }
     }
     return place;
+  }
+
+  std::vector<DeviceState> device_states() const override {
+    std::vector<DeviceState> all;
+    for (const auto& engine : engines_) {
+      auto some = engine->device_states();
+      all.insert(all.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
+    }
+    return all;
+  }
+
+  // Of each group by itself; the slowest sum.
+  SelfCheck self_check() const override {
+    SelfCheck all;
+    for (const auto& engine : engines_) {
+      const auto one = engine->self_check();
+      for (auto link : one.links) all.links.push_back({link.from + all.names.size(), link.to + all.names.size(), link.seconds});
+      all.names.insert(all.names.end(), one.names.begin(), one.names.end());
+      all.kernels.insert(all.kernels.end(), one.kernels.begin(), one.kernels.end());
+      all.all_reduce_seconds = std::max(all.all_reduce_seconds, one.all_reduce_seconds);
+      all.at = std::max(all.at, one.at);
+    }
+    return all;
   }
 
   // What the allocation sees: each group with its measured speed, its requests and their work.

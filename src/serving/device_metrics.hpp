@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <prometheus/metric_family.h>
+
+#include <troika/serving/engine.hpp>
+
+namespace troika::serving {
+
+struct DevicesOfModel {
+  std::string model;
+  std::vector<DeviceState> devices;
+  SelfCheck check;
+};
+
+// What devices and their collectives did, by model and device, and their latest check. Operations that never ran are
+// left out.
+std::vector<prometheus::MetricFamily> device_families(const std::vector<DevicesOfModel>& models);
+
+}  // namespace troika::serving
