@@ -32,6 +32,7 @@ std::shared_ptr<ServedModel> ServedModel::open(const StoredModel& stored) {
   auto model =
       std::make_shared<ServedModel>(ServedModel{.stored = stored, .tokenizer = models::Tokenizer::load(stored.path)});
   model->ends = config.eos_token_ids;
+  model->token_bytes = std::make_shared<const models::TokenBytes>(model->tokenizer);
   for (std::int32_t id = 0; id < model->tokenizer.vocab_size(); ++id) {
     model->longest_token = std::max(model->longest_token, model->tokenizer.token_of(id).size());
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "answer_format.hpp"
 #include "text_request.hpp"
 
 namespace troika::serving {
@@ -18,7 +19,6 @@ void refuse_unbuilt(const Fields& fields) {
     return value != nullptr && !(value->is_boolean() && !value->get<bool>()) &&
            !((value->is_array() || value->is_string() || value->is_object()) && value->empty());
   };
-  if (set("format")) throw Refusal(501, "format is not supported yet");
   if (set("tools")) throw Refusal(501, "tools are not supported yet");
   if (set("images")) throw Refusal(400, "this model does not take images");
   if (set("suffix")) throw Refusal(400, "this model does not support insert");
@@ -53,10 +53,11 @@ void read_options(const Fields& fields, TextRequest& request) {
   request.stop = stop_strings(options, false);
 }
 
-TextRequest read_common(const Fields& fields) {
+TextRequest read_common(const Fields& fields, std::string_view body) {
   TextRequest request{.model = model_name(fields)};
   refuse_unbuilt(fields);
   read_options(fields, request);
+  request.grammar = read_format(fields, body);
   request.stream = fields.boolean("stream", true);
   request.truncate = fields.boolean("truncate", true);
   if (const Json* value = fields.find("keep_alive")) request.keep_alive = to_duration(*value, "keep_alive");
@@ -105,7 +106,7 @@ class OllamaFormat final : public TextFormat {
 TextRequest parse_generate(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields);
+  TextRequest request = read_common(fields, body);
   request.prompt = fields.string("prompt", "");
   request.system = fields.string("system", "");
   request.raw = fields.boolean("raw", false);
@@ -122,7 +123,7 @@ TextRequest parse_generate(std::string_view body) {
 TextRequest parse_chat(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields);
+  TextRequest request = read_common(fields, body);
   request.chat = true;
   if (!fields.has("messages")) return request;
   for (const Json& entry : fields.array("messages")) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <limits>
 
+#include "answer_format.hpp"
 #include "text_request.hpp"
 
 namespace troika::serving {
@@ -12,8 +13,8 @@ namespace {
 
 constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
 
-TextRequest read_common(const Fields& fields) {
-  TextRequest request{.model = model_name(fields)};
+TextRequest read_common(const Fields& fields, std::string_view body) {
+  TextRequest request{.model = model_name(fields), .grammar = read_response_format(fields, body)};
   const auto refuse = [&](const char* key, const char* why) {
     const Json* value = fields.find(key);
     if (value == nullptr || (value->is_boolean() && !value->get<bool>()) ||
@@ -27,9 +28,6 @@ TextRequest read_common(const Fields& fields) {
   refuse("suffix", "is not supported");
   refuse("echo", "is not supported");
   refuse("audio", "is not supported");
-  if (fields.has("response_format") && fields.object("response_format").string("type", "text") != "text") {
-    throw Refusal(501, "response_format is not supported yet; \"text\" is");
-  }
   for (const char* count : {"n", "best_of"}) {
     if (fields.integer(count, 1, 1 << 20, 1) > 1) throw Refusal(501, std::string(count) + " above 1 is not supported");
   }
@@ -160,7 +158,7 @@ class OpenAiFormat final : public TextFormat {
 TextRequest parse_openai_chat(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields);
+  TextRequest request = read_common(fields, body);
   request.chat = true;
   for (const Json& entry : fields.array("messages")) {
     const Fields message(entry, "a message");
@@ -175,7 +173,7 @@ TextRequest parse_openai_chat(std::string_view body) {
 TextRequest parse_openai_completion(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields);
+  TextRequest request = read_common(fields, body);
   const Json& given = fields.get("prompt");
   const Json& prompt = given.is_array() && given.size() == 1 && !given[0].is_number() ? given[0] : given;
   if (prompt.is_string()) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <troika/layers/sampler.hpp>
+#include <troika/models/grammar/grammar.hpp>
 #include <troika/models/text/chat.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/http_server.hpp>
@@ -38,6 +39,7 @@ struct TextRequest {
   bool raw = false;                     // the prompt as it is, without the model's template
   std::vector<std::int32_t> context{};  // tokens before the prompt: of an earlier answer, or of who made them himself
   SamplingOptions sampling{};
+  std::optional<models::Grammar> grammar{};  // of the answer
   std::vector<std::string> stop{};
   std::int64_t max_tokens = 0, num_ctx = 0;  // 0: what the model takes
   bool ignore_eos = false;                   // goes on to max_tokens

@@ -91,6 +91,7 @@ void TextRun::begin() {
                             .ends = request_.ignore_eos ? std::vector<std::int32_t>() : model_->ends,
                             .client = to_.client,
                             .deadline = deadline_};
+  if (request_.grammar) request.constraint = {*request_.grammar, model_->token_bytes};
   const auto self = shared_from_this();
   GenerationEvents events{[self](std::int32_t token) {
                             std::lock_guard lock(self->mutex_);

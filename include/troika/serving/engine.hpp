@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <troika/device/host/device.hpp>
 #include <troika/device/kv_rows.hpp>
 #include <troika/layers/sampler.hpp>
+#include <troika/models/grammar/token_mask.hpp>
 #include <troika/observe/log.hpp>
 #include <troika/observe/trace.hpp>
 #include <troika/serving/device_meter.hpp>
@@ -29,6 +31,7 @@ struct GenerationRequest {
   std::int64_t max_tokens = 0;                // 0: as many as the context takes
   SamplingOptions sampling{};
   std::vector<std::int32_t> ends{};           // tokens that end the text
+  std::optional<models::Constraint> constraint{};  // what the answer must be; it ends when it is complete
   std::string client{};                       // clients that wait take turns, whoever sent more
   Clock::time_point deadline = Clock::time_point::max();  // given up where it has not begun by then
 };

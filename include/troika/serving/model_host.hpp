@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include <troika/models/grammar/token_mask.hpp>
 #include <troika/models/text/chat.hpp>
 #include <troika/models/text/tokenizer.hpp>
 #include <troika/observe/log.hpp>
@@ -31,6 +32,7 @@ struct ServedModel {
   std::string why_no_chat{};
   std::vector<std::int32_t> ends{};  // tokens that end a text
   std::size_t longest_token = 1;     // in bytes
+  std::shared_ptr<const models::TokenBytes> token_bytes{};
   std::unique_ptr<Engine> engine{};
 
   // Reads all but the engine. Error{unsupported} for an encoder.

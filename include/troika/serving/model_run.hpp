@@ -126,6 +126,7 @@ class ModelRun {
     DataSync sync{communication};
     Pipeline pipeline{scheduler_, sync, communication};
     Sampler<Communicator> sampler(communication);
+    std::optional<models::TokenMask> mask;
     std::vector<std::int32_t> drawn;
     auto& meter = *meters_[static_cast<std::size_t>(rank.rank())];
     const bool leads = rank.rank() == 0;
@@ -140,7 +141,7 @@ class ModelRun {
         meter.begin();
         communication.count(&meter.collectives());
         if (options_.before_step) options_.before_step(pipeline.device().index(), number);
-        take_step(pipeline, *decoder, *memory, sampler, drawn);
+        take_step(pipeline, *decoder, *memory, sampler, mask, drawn);
       }
       communication.barrier();  // nobody reads the step any more
       if (works) {
@@ -166,13 +167,19 @@ class ModelRun {
   // What a rank computes of a step; `drawn` gets its tokens.
   template <class Pipeline>
   void take_step(Pipeline& pipeline, const models::Decoder<D>& decoder, KvMemory<D>& memory,
-                 Sampler<Communicator>& sampler, std::vector<std::int32_t>& drawn) {
+                 Sampler<Communicator>& sampler, std::optional<models::TokenMask>& mask,
+                 std::vector<std::int32_t>& drawn) {
     drawn.clear();
     auto logits = decoder.forward(pipeline, step_.batch(), memory);
     for (const auto& draw : step_.draws()) {
       const auto row = static_cast<std::int64_t>(drawn.size());
       sampler.set(draw.sampling);
       sampler.penalise(logits, draw.seen, row);
+      if (const auto& constrained = draw.constrained) {
+        const auto part = logits.partition()[pipeline.communication().rank()];
+        if (!mask || mask->tokens() != constrained->tokens) mask.emplace(constrained->tokens, part.begin, part.end);
+        mask->apply(constrained->state, constrained->ends, logits.local().rows(row, row + 1).span());
+      }
       drawn.push_back(sampler(logits, draw.drawn, pipeline.stream(), row));
     }
   }

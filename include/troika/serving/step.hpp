@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include <troika/layers/sampler.hpp>
 #include <troika/models/batch.hpp>
+#include <troika/models/grammar/token_mask.hpp>
 #include <troika/serving/step_planner.hpp>
 
 namespace troika::serving {
@@ -17,10 +20,17 @@ namespace troika::serving {
 // keeps its memory from step to step. Not thread-safe.
 class Step {
  public:
+  // Where an answer that is kept to a grammar has come to.
+  struct Constrained {
+    models::GrammarState state;
+    std::shared_ptr<const models::TokenBytes> tokens;
+    std::vector<std::int32_t> ends;
+  };
   struct Draw {
     SamplingOptions sampling{};
     std::vector<std::int32_t> seen{};  // the end of the text, as far back as penalties look
     std::uint64_t drawn = 0;           // tokens of the answer so far
+    std::optional<Constrained> constrained{};
   };
 
   void assign(std::span<const Piece> pieces) {
@@ -40,6 +50,11 @@ class Step {
       const auto last = draw.sampling.repeat_last_n;
       const auto seen = text.last(last < 0 ? text.size() : std::min(text.size(), static_cast<std::size_t>(last)));
       draw.seen.assign(seen.begin(), seen.end());
+      draw.constrained.reset();
+      if (sequence->grammar) {
+        const auto& request = sequence->request;
+        draw.constrained.emplace(Constrained{*sequence->grammar, request.constraint->tokens, request.ends});
+      }
     }
   }
 

@@ -9,6 +9,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -35,6 +36,17 @@ struct Sequence final : Generation {
   Sequence(GenerationRequest r, GenerationEvents e)
       : request(std::move(r)), events(std::move(e)), tokens(request.prompt), arrived(Clock::now()) {
     tokens.insert(tokens.end(), request.drawn.begin(), request.drawn.end());
+    if (!request.constraint) return;
+    grammar.emplace(request.constraint->grammar);
+    for (const auto token : request.drawn) {
+      expects(allows(token), [&] { return "the answer so far is not of the grammar: token " + std::to_string(token); });
+    }
+  }
+  // Moves on in the grammar, if there is one. False where the token cannot come.
+  bool allows(std::int32_t token) {
+    if (!grammar) return true;
+    const auto& spelled = *request.constraint->tokens;
+    return token >= 0 && token < spelled.size() && !spelled[token].empty() && grammar->advance(spelled[token]);
   }
   void cancel() noexcept override { cancelled.store(true, std::memory_order_relaxed); }
 
@@ -44,6 +56,7 @@ struct Sequence final : Generation {
   const GenerationRequest request;
   const GenerationEvents events;
   Backlog::Place place{};               // while it waits to begin
+  std::optional<models::GrammarState> grammar{};  // where the answer is in it
   int failures = 0;                     // of steps that it was part of
   std::vector<std::int32_t> tokens;     // the prompt and what was drawn
   std::int64_t cached = 0, reused = 0;  // tokens whose keys and values are in the pages; those of the prompt that were found there
@@ -237,6 +250,7 @@ class StepPlanner {
     auto& s = *sequence;
     if (s.answered == Clock::time_point{}) s.answered = now;
     if (std::ranges::find(s.request.ends, token) != s.request.ends.end()) return stop_running(sequence, Finish::stop, now);
+    if (!s.allows(token)) return stop_running(sequence, Finish::failed, now, "no token of this model goes on with the answer as it was asked for");
     s.tokens.push_back(token);
     ++drawn_;
     try {
@@ -244,6 +258,7 @@ class StepPlanner {
     } catch (const std::exception& error) {
       return stop_running(sequence, Finish::failed, now, error.what());
     }
+    if (s.grammar && s.grammar->complete()) return stop_running(sequence, Finish::stop, now);
     const auto length = static_cast<std::int64_t>(s.tokens.size());
     if ((s.request.max_tokens > 0 && s.drawn() >= s.request.max_tokens) || length >= options_.context) {
       stop_running(sequence, Finish::length, now);

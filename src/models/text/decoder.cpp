@@ -23,20 +23,19 @@ std::string joined(const Tokens& tokens) {
   return text;
 }
 
+std::string spelled_bytes(const std::string& token) {
+  std::string bytes;
+  for (std::size_t at = 0; at < token.size();) {
+    const int byte = byte_of_character(unicode::next(token, at));
+    if (byte < 0) return token;  // not spelled in byte characters: an added token
+    bytes += static_cast<char>(byte);
+  }
+  return bytes;
+}
+
 void byte_level(Tokens& tokens) {
   std::string bytes;
-  for (const auto& token : tokens) {
-    const auto before = bytes.size();
-    for (std::size_t at = 0; at < token.size();) {
-      const int byte = byte_of_character(unicode::next(token, at));
-      if (byte < 0) {  // not spelled in byte characters: an added token
-        bytes.resize(before);
-        bytes += token;
-        break;
-      }
-      bytes += static_cast<char>(byte);
-    }
-  }
+  for (const auto& token : tokens) bytes += spelled_bytes(token);
   tokens.assign(1, unicode::to_valid(bytes));
 }
 
@@ -116,8 +115,10 @@ void Decoder::add(const Fields& component) {
     for (const auto& item : component.array("decoders")) add({item, component.where()});
   } else if (type == "ByteLevel") {
     step(byte_level);
+    byte_level_ = true;
   } else if (type == "ByteFallback") {
     step(byte_fallback);
+    byte_fallback_ = true;
   } else if (type == "Fuse") {
     step([](Tokens& tokens) { tokens.assign(1, joined(tokens)); });
   } else if (type == "Replace") {
@@ -170,6 +171,15 @@ std::string Decoder::operator()(std::vector<std::string> tokens) const {
     if (bytes() > limit) bad_file("the decoder makes a text more than " + std::to_string(max_growth) + " times longer");
   }
   return joined(tokens);
+}
+
+std::string Decoder::bytes_of(const std::string& token) const {
+  if (byte_level_) return spelled_bytes(token);
+  if (const auto byte = byte_of_token(token); byte && byte_fallback_) return {static_cast<char>(*byte)};
+  // Between two others, so that nothing is done to it that is done to the beginning or the end of a text.
+  const std::string edge = "a";
+  const auto text = (*this)({edge, token, edge});
+  return text.size() > 2 ? text.substr(1, text.size() - 2) : std::string();
 }
 
 }  // namespace troika::models

@@ -16,11 +16,14 @@ class Decoder {
   explicit Decoder(const Fields& component);
 
   std::string operator()(std::vector<std::string> tokens) const;
+  // What a token adds to a text that goes on behind it.
+  std::string bytes_of(const std::string& token) const;
 
  private:
   using Tokens = std::vector<std::string>;
   void add(const Fields& component);
   std::vector<std::function<void(Tokens&)>> steps_;
+  bool byte_level_ = false, byte_fallback_ = false;
 };
 
 }  // namespace troika::models

@@ -138,6 +138,13 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_speci
   return parts_->decoder(std::move(tokens));
 }
 
+std::string Tokenizer::bytes_of(std::int32_t id) const {
+  parts_->check(id);
+  if (!parts_->vocabulary.has(id) || parts_->added.is_special(id)) return {};
+  const auto* spelling = parts_->added.spelling(id);
+  return parts_->decoder.bytes_of(spelling != nullptr ? *spelling : parts_->vocabulary.token(id));
+}
+
 std::int32_t Tokenizer::vocab_size() const { return parts_->vocabulary.size(); }
 
 std::optional<std::int32_t> Tokenizer::id_of(std::string_view token) const { return parts_->vocabulary.find(token); }

@@ -46,6 +46,8 @@ class Tokenizer {
   std::optional<std::int32_t> id_of(std::string_view token) const;
   const std::string& token_of(std::int32_t id) const;  // as the vocabulary spells it; empty for an id with no token
   bool is_special(std::int32_t id) const;
+  // What the token adds to a text that goes on: bytes, not always whole characters. Empty for a special token.
+  std::string bytes_of(std::int32_t id) const;
 
  private:
   explicit Tokenizer(std::unique_ptr<const TokenizerParts> parts);
