@@ -3,29 +3,10 @@
 
 #include <string>
 
+#include "in_order.hpp"
+
 namespace troika::serving {
 namespace {
-
-using Ordered = nlohmann::ordered_json;
-
-// Objects that keep their order look for a member from front to back.
-void refuse_wide(const Json& json) {
-  constexpr std::size_t most_members = 1000;
-  if (json.is_object() && json.size() > most_members)
-    throw Refusal(400, "an object here may have up to " + std::to_string(most_members) + " members");
-  for (const Json& inner : json)
-    if (inner.is_structured()) refuse_wide(inner);
-}
-
-// A member of the request with its own members in the order in which they were written, which a Json forgets: a schema
-// asks for its properties in that order. The others are not read again.
-Ordered in_order(const Fields& fields, std::string_view body, const char* member) {
-  refuse_wide(fields.get(member));
-  const auto wanted = [&](int depth, Ordered::parse_event_t event, const Ordered& value) {
-    return event != Ordered::parse_event_t::key || depth != 1 || value == member;
-  };
-  return Ordered::parse(body, wanted).at(member);
-}
 
 // Where the schema stands in what was asked, so that nobody has to guess.
 models::Grammar grammar_of(const Ordered& schema, const char* where) {

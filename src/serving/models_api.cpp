@@ -8,6 +8,7 @@
 #include <troika/core/error.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/models/files/gguf.hpp>
+#include <troika/models/text/chat.hpp>
 
 namespace troika::serving {
 namespace {
@@ -77,6 +78,18 @@ std::string template_of_folder(const std::filesystem::path& folder) {
   return at != json.end() && at->is_string() ? at->get<std::string>() : std::string();
 }
 
+Json capabilities_of(const StoredModel& model, const std::string& chat_template) {
+  if (!model.is_decoder) return Json::array({"embedding"});
+  Json capabilities = Json::array({"completion"});
+  try {
+    const auto chat = models::ChatTemplate::recognise(chat_template, "", "");
+    if (chat.takes_tools()) capabilities.push_back("tools");
+    if (chat.thinks()) capabilities.push_back("thinking");
+  } catch (const Error&) {  // no template, or none that is known
+  }
+  return capabilities;
+}
+
 Json openai_entry(const StoredModel& model) {
   return {{"id", model.name},
           {"object", "model"},
@@ -132,7 +145,7 @@ Json show_model(const ModelStore& store, const std::string& body) {
           {"license", license},
           {"details", details_of(model)},
           {"model_info", std::move(info)},
-          {"capabilities", {model.is_decoder ? "completion" : "embedding"}},
+          {"capabilities", capabilities_of(model, text)},
           {"modified_at", rfc3339(model.modified)}};
 }
 

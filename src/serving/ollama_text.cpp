@@ -6,11 +6,16 @@
 
 #include "answer_format.hpp"
 #include "text_request.hpp"
+#include "tools.hpp"
 
 namespace troika::serving {
 namespace {
 
 constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+
+void refuse_images(const Fields& fields) {
+  if (fields.has("images") && !fields.array("images").empty()) throw Refusal(400, "this model does not take images");
+}
 
 // Fields that ask for what is not built are refused, not overlooked: the answer would not be what was asked for.
 void refuse_unbuilt(const Fields& fields) {
@@ -19,11 +24,9 @@ void refuse_unbuilt(const Fields& fields) {
     return value != nullptr && !(value->is_boolean() && !value->get<bool>()) &&
            !((value->is_array() || value->is_string() || value->is_object()) && value->empty());
   };
-  if (set("tools")) throw Refusal(501, "tools are not supported yet");
-  if (set("images")) throw Refusal(400, "this model does not take images");
+  refuse_images(fields);
   if (set("suffix")) throw Refusal(400, "this model does not support insert");
   if (set("template")) throw Refusal(400, "a template of your own is not supported; raw takes a prompt as it is");
-  if (set("think")) throw Refusal(400, "this model does not support thinking");
   if (set("logprobs")) throw Refusal(501, "logprobs are not supported yet");
 }
 
@@ -59,6 +62,8 @@ TextRequest read_common(const Fields& fields, std::string_view body) {
   read_options(fields, request);
   request.grammar = read_format(fields, body);
   request.stream = fields.boolean("stream", true);
+  // Levels are of models that troika does not have
+  if (const Json* think = fields.find("think")) request.think = think->is_string() || fields.boolean("think", false);
   request.truncate = fields.boolean("truncate", true);
   if (const Json* value = fields.find("keep_alive")) request.keep_alive = to_duration(*value, "keep_alive");
   return request;
@@ -69,22 +74,36 @@ class OllamaFormat final : public TextFormat {
   explicit OllamaFormat(const TextRequest& request) : model_(request.model), chat_(request.chat), raw_(request.raw) {}
 
   std::string content_type() const override { return "application/x-ndjson"; }
-  std::string piece(std::string_view text) override { return dump(part(text, false)) + "\n"; }
-  std::string last(const TextEnd& end) override { return dump(finished("", end)) + "\n"; }
+  std::string piece(const AnswerPart& part) override {
+    TextAnswer one;
+    if (part.kind == AnswerPart::Kind::call)
+      one.calls.push_back(part.call);
+    else
+      (part.kind == AnswerPart::Kind::thinking ? one.thinking : one.text) = part.text;
+    return dump(json_of(one, false)) + "\n";
+  }
+  std::string last(const TextEnd& end) override { return dump(finished({}, end)) + "\n"; }
   std::string broken(const std::string& message) override { return dump({{"error", message}}) + "\n"; }
-  std::string whole(const std::string& text, const TextEnd& end) override { return dump(finished(text, end)); }
+  std::string whole(const TextAnswer& answer, const TextEnd& end) override { return dump(finished(answer, end)); }
 
  private:
-  Json part(std::string_view text, bool done) const {
+  Json json_of(const TextAnswer& answer, bool done) {
     Json json{{"model", model_}, {"created_at", rfc3339(std::chrono::system_clock::now())}, {"done", done}};
     if (chat_)
-      json["message"] = {{"role", "assistant"}, {"content", text}};
+      json["message"] = {{"role", "assistant"}, {"content", answer.text}};
     else
-      json["response"] = text;
+      json["response"] = answer.text;
+    Json& message = chat_ ? json["message"] : json;
+    if (!answer.thinking.empty()) message["thinking"] = answer.thinking;
+    for (const auto& call : answer.calls) {
+      message["tool_calls"].push_back(
+          {{"function",
+            {{"index", calls_++}, {"name", call.name}, {"arguments", models::parse_json(call.arguments, "a call")}}}});
+    }
     return json;
   }
-  Json finished(const std::string& text, const TextEnd& end) const {
-    Json json = part(text, true);
+  Json finished(const TextAnswer& answer, const TextEnd& end) {
+    Json json = json_of(answer, true);
     json["done_reason"] = end.reason;
     if (end.reason == "load" || end.reason == "unload") return json;
     if (!chat_ && !raw_) json["context"] = end.context;
@@ -99,6 +118,7 @@ class OllamaFormat final : public TextFormat {
 
   std::string model_;
   bool chat_, raw_;
+  int calls_ = 0;
 };
 
 }  // namespace
@@ -125,14 +145,14 @@ TextRequest parse_chat(std::string_view body) {
   const Fields fields(json, "the request");
   TextRequest request = read_common(fields, body);
   request.chat = true;
+  request.tools = read_tools(fields, body);
   if (!fields.has("messages")) return request;
   for (const Json& entry : fields.array("messages")) {
     const Fields message(entry, "a message");
-    refuse_unbuilt(message);
-    if (message.has("tool_calls") && !message.array("tool_calls").empty())
-      throw Refusal(501, "tools are not supported yet");
-    request.messages.push_back({message.string("role"), message.string("content", "")});
+    refuse_images(message);
+    request.messages.push_back({message.string("role"), message.string("content", ""), message.string("thinking", "")});
   }
+  read_calls(fields, body, request.messages);
   return request;
 }
 

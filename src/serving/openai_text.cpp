@@ -7,6 +7,7 @@
 
 #include "answer_format.hpp"
 #include "text_request.hpp"
+#include "tools.hpp"
 
 namespace troika::serving {
 namespace {
@@ -22,7 +23,6 @@ TextRequest read_common(const Fields& fields, std::string_view body) {
       return;
     throw Refusal(501, std::string(key) + " " + why);
   };
-  refuse("tools", "are not supported yet");
   refuse("functions", "are not supported yet");
   refuse("logprobs", "are not supported yet");
   refuse("suffix", "is not supported");
@@ -85,20 +85,26 @@ class OpenAiFormat final : public TextFormat {
   }
 
   std::string content_type() const override { return "text/event-stream"; }
-  std::string piece(std::string_view text) override {
+  std::string piece(const AnswerPart& part) override {
     Json choice{{"index", 0}, {"finish_reason", nullptr}};
     if (chat_) {
-      choice["delta"] = {{"content", text}};
-      if (first_) choice["delta"]["role"] = "assistant";
+      Json& delta = choice["delta"];
+      switch (part.kind) {
+        case AnswerPart::Kind::text: delta["content"] = part.text; break;
+        case AnswerPart::Kind::thinking: delta["reasoning_content"] = part.text; break;
+        case AnswerPart::Kind::call: delta["tool_calls"] = Json::array({call_of(part.call, calls_, true)}); break;
+      }
+      calls_ += part.kind == AnswerPart::Kind::call;
+      if (first_) delta["role"] = "assistant";
     } else {
-      choice["text"] = text;
+      choice["text"] = part.text;
     }
     first_ = false;
     return chunk(Json::array({choice}));
   }
   std::string last(const TextEnd& end) override {
-    std::string text = first_ && chat_ ? piece("") : "";
-    Json choice{{"index", 0}, {"finish_reason", end.reason}};
+    std::string text = first_ && chat_ ? piece({}) : "";
+    Json choice{{"index", 0}, {"finish_reason", reason(end)}};
     if (chat_)
       choice["delta"] = Json::object();
     else
@@ -115,12 +121,17 @@ class OpenAiFormat final : public TextFormat {
   std::string broken(const std::string& message) override {
     return "data: " + openai_error(500, message).body + "\n\n";
   }
-  std::string whole(const std::string& text, const TextEnd& end) override {
-    Json choice{{"index", 0}, {"finish_reason", end.reason}};
-    if (chat_)
-      choice["message"] = {{"role", "assistant"}, {"content", text}};
-    else
-      choice["text"] = text;
+  std::string whole(const TextAnswer& answer, const TextEnd& end) override {
+    Json choice{{"index", 0}};
+    if (chat_) {
+      Json& message = choice["message"] = {{"role", "assistant"}, {"content", answer.text}};
+      if (!answer.thinking.empty()) message["reasoning_content"] = answer.thinking;
+      for (const auto& call : answer.calls) message["tool_calls"].push_back(call_of(call, calls_++, false));
+      if (calls_ > 0 && answer.text.empty()) message["content"] = nullptr;
+    } else {
+      choice["text"] = answer.text;
+    }
+    choice["finish_reason"] = reason(end);
     Json json = head(Json::array({choice}));
     if (chat_) json["object"] = "chat.completion";
     json["usage"] = used(end);
@@ -128,6 +139,16 @@ class OpenAiFormat final : public TextFormat {
   }
 
  private:
+  std::string reason(const TextEnd& end) const {
+    return calls_ > 0 && end.reason == "stop" ? "tool_calls" : end.reason;
+  }
+  Json call_of(const models::ToolCall& call, int index, bool streamed) const {
+    Json json{{"id", "call_" + id_.substr(id_.find('-') + 1) + "_" + std::to_string(index)},
+              {"type", "function"},
+              {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+    if (streamed) json["index"] = index;
+    return json;
+  }
   static std::string event(const Json& json) { return "data: " + dump(json) + "\n\n"; }
   std::string chunk(Json choices) const {
     Json json = head(std::move(choices));
@@ -150,6 +171,7 @@ class OpenAiFormat final : public TextFormat {
 
   std::string model_, id_;
   bool chat_, usage_, first_ = true;
+  int calls_ = 0;
   std::chrono::system_clock::time_point created_;
 };
 
@@ -160,12 +182,15 @@ TextRequest parse_openai_chat(std::string_view body) {
   const Fields fields(json, "the request");
   TextRequest request = read_common(fields, body);
   request.chat = true;
+  request.tools = read_tools(fields, body);
+  if (fields.string("reasoning_effort", "") == "none") request.think = false;
   for (const Json& entry : fields.array("messages")) {
     const Fields message(entry, "a message");
-    if (message.has("tool_calls")) throw Refusal(501, "tools are not supported yet");
     const auto role = message.string("role");
-    request.messages.push_back({role == "developer" ? "system" : role, content_of(message)});
+    request.messages.push_back(
+        {role == "developer" ? "system" : role, content_of(message), message.string("reasoning_content", "")});
   }
+  read_calls(fields, body, request.messages);
   if (request.messages.empty()) throw Refusal(400, "messages must have at least one");
   return request;
 }

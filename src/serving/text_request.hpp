@@ -14,6 +14,7 @@
 
 #include <troika/layers/sampler.hpp>
 #include <troika/models/grammar/grammar.hpp>
+#include <troika/models/text/answer_parts.hpp>
 #include <troika/models/text/chat.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/http_server.hpp>
@@ -35,6 +36,8 @@ struct TextRequest {
   std::string model;
   bool chat = false;  // of messages, or else of system and prompt
   std::vector<models::ChatMessage> messages{};
+  std::vector<std::string> tools{};  // each a JSON object, as text
+  std::optional<bool> think{};
   std::string prompt{}, system{};
   bool raw = false;                     // the prompt as it is, without the model's template
   std::vector<std::int32_t> context{};  // tokens before the prompt: of an earlier answer, or of who made them himself
@@ -60,15 +63,22 @@ struct TextEnd {
   std::string devices{};                // that worked on it
 };
 
+using AnswerPart = models::AnswerParts::Part;
+
+struct TextAnswer {
+  std::string text{}, thinking{};
+  std::vector<models::ToolCall> calls{};
+};
+
 // How the answer to one request is written. From one thread at a time.
 class TextFormat {
  public:
   virtual ~TextFormat() = default;
   virtual std::string content_type() const = 0;                // of a stream
-  virtual std::string piece(std::string_view text) = 0;        // of a stream
+  virtual std::string piece(const AnswerPart& part) = 0;       // of a stream
   virtual std::string last(const TextEnd& end) = 0;            // likewise
   virtual std::string broken(const std::string& message) = 0;  // likewise, when it cannot go on
-  virtual std::string whole(const std::string& text, const TextEnd& end) = 0;
+  virtual std::string whole(const TextAnswer& answer, const TextEnd& end) = 0;
 };
 
 TextRequest parse_generate(std::string_view body);

@@ -73,13 +73,20 @@ void TextRun::have_model(ModelHost::Lease model, std::exception_ptr failure) {
 
 void TextRun::answer_without_text(const std::string& reason) {
   model_.reset();
-  answer({200, {{"Content-Type", "application/json; charset=utf-8"}}, format_->whole("", {.reason = reason})});
+  answer({200, {{"Content-Type", "application/json; charset=utf-8"}}, format_->whole({}, {.reason = reason})});
 }
 
 void TextRun::begin() {
   const auto whole_context = model_->engine->context();
   const auto limit = request_.num_ctx > 0 ? std::min(request_.num_ctx, whole_context) : whole_context;
+  if (request_.think.value_or(false) && !thinks()) {
+    throw Refusal(400, request_.grammar ? "an answer of a format comes without thinking; leave think out"
+                                        : "\"" + request_.model + "\" does not support thinking");
+  }
+  if (!request_.tools.empty() && !(model_->chat && model_->chat->takes_tools()))
+    throw Refusal(400, "\"" + request_.model + "\" does not support tools");
   ids_ = prompt_tokens(limit);
+  parts_ = models::AnswerParts({.thinking = !request_.raw && thinks(), .calls = !request_.tools.empty()});
   if (ids_.empty()) throw Refusal(400, "the prompt has no tokens");
   prompt_size_ = ids_.size();
   decoder_.emplace(model_->tokenizer);
@@ -119,6 +126,11 @@ std::size_t TextRun::most_bytes(std::int64_t limit) const {
   return 2 * static_cast<std::size_t>(limit) * model_->longest_token;
 }
 
+// A model that can think does, unless it is told otherwise, or all of its answer is to be of a format.
+bool TextRun::thinks() const {
+  return model_->chat && model_->chat->thinks() && !request_.grammar && request_.think.value_or(true);
+}
+
 std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
   if (request_.chat) return chat_tokens(request_.messages, limit);
   std::vector<std::int32_t> ids = request_.context;
@@ -145,7 +157,7 @@ std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
     std::vector<models::ChatMessage> messages;
     if (!request_.system.empty()) messages.push_back({"system", request_.system});
     messages.push_back({"user", std::move(prompt)});
-    added = model_->tokenizer.encode(model_->chat->render(messages), false);
+    added = model_->tokenizer.encode(model_->chat->render(messages, {.think = thinks()}), false);
     if (!ids.empty() && !added.empty() && added[0] == ids[0] && model_->tokenizer.is_special(ids[0]))
       added.erase(added.begin());
   }
@@ -167,7 +179,7 @@ std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
 std::vector<std::int32_t> TextRun::chat_tokens(std::vector<models::ChatMessage> messages, std::int64_t limit) const {
   if (!model_->chat) throw Refusal(400, "model '" + request_.model + "' cannot chat: " + model_->why_no_chat);
   while (true) {
-    const auto text = model_->chat->render(messages);
+    const auto text = model_->chat->render(messages, {.tools = request_.tools, .think = thinks()});
     auto size = static_cast<std::int64_t>(text.size() / model_->longest_token);
     if (text.size() <= most_bytes(limit)) {
       auto ids = model_->tokenizer.encode(text, false);
@@ -183,7 +195,7 @@ std::vector<std::int32_t> TextRun::chat_tokens(std::vector<models::ChatMessage> 
     const auto share = static_cast<std::size_t>(static_cast<double>(count) *
                                                 (1 - static_cast<double>(limit) / static_cast<double>(size)));
     auto last = messages.begin() + static_cast<std::ptrdiff_t>(first + std::clamp<std::size_t>(share, 1, count - 1));
-    while (last->role == "assistant" && last + 1 != messages.end()) ++last;  // a conversation begins with the user
+    while (last->role != "user" && last + 1 != messages.end()) ++last;  // a conversation begins with the user
     messages.erase(messages.begin() + static_cast<std::ptrdiff_t>(first), last);
   }
 }
@@ -214,7 +226,8 @@ void TextRun::pump() {
       text += stops_.add(decoder_->finish());
       text += stops_.finish();
     }
-    show(text);
+    show(parts_.add(text));
+    if (end) show(parts_.finish());
     if (end) return finish(*end);
     if (stops_.found()) {
       std::shared_ptr<Generation> generation;
@@ -234,14 +247,17 @@ void TextRun::pump() {
   if (!tokens_.empty() || end_) schedule();
 }
 
-void TextRun::show(const std::string& text) {
-  if (text.empty()) return;
-  if (!request_.stream) {
-    text_ += text;
-    return;
+void TextRun::show(const std::vector<AnswerPart>& parts) {
+  for (const auto& part : parts) {
+    if (request_.stream) {
+      begin_stream();
+      to_.reply->write(format_->piece(part));
+    } else if (part.kind == AnswerPart::Kind::call) {
+      answer_.calls.push_back(part.call);
+    } else {
+      (part.kind == AnswerPart::Kind::thinking ? answer_.thinking : answer_.text) += part.text;
+    }
   }
-  begin_stream();
-  to_.reply->write(format_->piece(text));
 }
 
 void TextRun::begin_stream() {
@@ -274,7 +290,7 @@ void TextRun::finish(const GenerationEnd& end) {
                .devices = end.devices};
   if (!request_.chat) text.context = ids_;
   if (!request_.stream)
-    return answer({200, {{"Content-Type", "application/json; charset=utf-8"}}, format_->whole(text_, text)});
+    return answer({200, {{"Content-Type", "application/json; charset=utf-8"}}, format_->whole(answer_, text)});
   begin_stream();
   to_.reply->write(format_->last(text));
   to_.reply->end();

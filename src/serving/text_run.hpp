@@ -51,13 +51,14 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
 
  private:
   void begin();
+  bool thinks() const;
   std::vector<std::int32_t> prompt_tokens(std::int64_t limit) const;
   std::size_t most_bytes(std::int64_t limit) const;
   std::vector<std::int32_t> chat_tokens(std::vector<models::ChatMessage> messages, std::int64_t limit) const;
   void leave() noexcept;
   void schedule();  // with the mutex held
   void pump();
-  void show(const std::string& text);
+  void show(const std::vector<AnswerPart>& parts);
   void begin_stream();
   void finish(const GenerationEnd& end);
   void fail(int status, const std::string& message);
@@ -77,7 +78,8 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   StopStrings stops_;
   std::vector<std::int32_t> ids_;
   std::size_t prompt_size_ = 0;
-  std::string text_;  // where it is not streamed
+  models::AnswerParts parts_;
+  TextAnswer answer_;  // where it is not streamed
   bool streaming_ = false;
 
   std::mutex mutex_;  // of what follows

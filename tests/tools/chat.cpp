@@ -3,8 +3,9 @@
 //
 //   tool_chat FOLDER...
 //
-// Reads conversations from standard input, one a line: "0" or "1", whether the answer is to be begun, then role and
-// content of each message, the content as hex after a dot. Prints for each folder and conversation the rendered text as
+// Reads conversations from standard input, one a line: "0" or "1", whether the answer is to be begun, or "2" for one
+// without thinking, then role and content of each message, the content as hex after a dot. "tool-of" and a tool, "call:NAME" and
+// arguments of the last message, "thinking" and its thoughts may stand between them. Prints for each folder and conversation the rendered text as
 // hex after a dot, or "refused" where it is an Error.
 
 #include <cstdio>
@@ -37,7 +38,7 @@ std::string to_hex(const std::string& text) {
 }
 
 struct Conversation {
-  bool begin_answer = false;
+  troika::models::ChatOptions options;
   std::vector<troika::models::ChatMessage> messages;
 };
 
@@ -49,16 +50,27 @@ int main(int argc, char** argv) {
     for (std::string line; std::getline(std::cin, line);) {
       std::istringstream in(line);
       Conversation conversation;
-      in >> conversation.begin_answer;
-      for (std::string role, content; in >> role >> content;)
-        conversation.messages.push_back({role, from_hex(content)});
+      int begin = 0;
+      in >> begin;
+      conversation.options.add_generation_prompt = begin > 0;
+      conversation.options.think = begin < 2;
+      for (std::string role, content; in >> role >> content;) {
+        if (role == "tool-of")
+          conversation.options.tools.push_back(from_hex(content));
+        else if (role.starts_with("call:"))
+          conversation.messages.back().tool_calls.push_back({role.substr(5), from_hex(content)});
+        else if (role == "thinking")
+          conversation.messages.back().thinking = from_hex(content);
+        else
+          conversation.messages.push_back({role, from_hex(content)});
+      }
       conversations.push_back(std::move(conversation));
     }
     for (int i = 1; i < argc; ++i) {
       const auto chat = troika::models::ChatTemplate::load(argv[i]);
-      for (const auto& [begin_answer, messages] : conversations) {
+      for (const auto& [options, messages] : conversations) {
         try {
-          std::cout << to_hex(chat.render(messages, begin_answer)) << '\n';
+          std::cout << to_hex(chat.render(messages, options)) << '\n';
         } catch (const troika::Error&) {
           std::cout << "refused\n";
         }

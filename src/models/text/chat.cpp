@@ -9,6 +9,7 @@
 #include <troika/models/files/gguf.hpp>
 
 #include "../json.hpp"
+#include "hermes.hpp"
 #include "unicode.hpp"
 
 namespace troika::models {
@@ -64,12 +65,14 @@ std::string default_system_of(std::string_view text) {
 
 std::string trimmed(const std::string& text) { return std::string(unicode::strip(text, true, true)); }
 
-void check(const ChatMessage& message, std::size_t at) {
-  const bool known = message.role == "user" || message.role == "assistant" || (message.role == "system" && at == 0);
+void check(const ChatMessage& message, std::size_t at, bool tools) {
+  const bool known = message.role == "user" || message.role == "assistant" || (message.role == "system" && at == 0) ||
+                     (message.role == "tool" && tools);
   expects(known, [&] {
-    return "message " + std::to_string(at) + " has the role " + in_quotes(message.role) +
-           "; valid are user and assistant, and system for the first";
+    return "message " + std::to_string(at) + " has the role " + in_quotes(message.role) + "; valid are user and assistant" +
+           (tools ? ", tool" : "") + ", and system for the first";
   });
+  expects(tools || message.tool_calls.empty(), "this model's template has no place for calls of tools");
 }
 
 // `at`: of the messages after the system's.
@@ -138,6 +141,8 @@ ChatTemplate ChatTemplate::recognise(std::string_view text, std::string bos, std
     chat.family_ = ChatFamily::chatml;
     chat.default_system_ = default_system_of(text);
     chat.strip_thoughts_ = has(text, "</think>");
+    chat.may_not_think_ = has(text, "enable_thinking");
+    chat.tools_ = has(with_line_ends(std::string(text)), hermes_tools) && has(text, "<tool_response>");
   } else if (has(text, "[INST]") && !has(text, "<<SYS>>") && !has(text, "[SYSTEM_PROMPT]")) {
     chat.family_ = ChatFamily::mistral;
     chat.recognise_mistral(text, origin);
@@ -191,9 +196,11 @@ void ChatTemplate::recognise_mistral(std::string_view text, const std::string& o
     system_ = System::first;
 }
 
-std::string ChatTemplate::render(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
+std::string ChatTemplate::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
   expects(!messages.empty(), "a conversation has at least one message");
-  for (std::size_t i = 0; i < messages.size(); ++i) check(messages[i], i);
+  expects(tools_ || options.tools.empty(), "this model's template has no place for tools");
+  for (std::size_t i = 0; i < messages.size(); ++i) check(messages[i], i, tools_);
+  const bool add_generation_prompt = options.add_generation_prompt;
   switch (family_) {
     case ChatFamily::llama3: return llama3(messages, add_generation_prompt);
     case ChatFamily::mistral: return mistral(messages);
@@ -201,7 +208,7 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, bool add
     case ChatFamily::phi3: return phi3(messages, add_generation_prompt);
     case ChatFamily::chatml: break;
   }
-  return chatml(messages, add_generation_prompt);
+  return chatml(messages, options);
 }
 
 std::string ChatTemplate::llama3(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
@@ -214,29 +221,6 @@ std::string ChatTemplate::llama3(std::span<const ChatMessage> messages, bool add
   }
   for (const auto& message : messages) text += header(message.role) + trimmed(message.content) + "<|eot_id|>";
   return add_generation_prompt ? text + header("assistant") : text;
-}
-
-std::string ChatTemplate::chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
-  std::string text = bos_;
-  const auto add = [&](const std::string& role, std::string_view content) {
-    text += "<|im_start|>" + role + "\n";
-    text += content;
-    text += "<|im_end|>\n";
-  };
-  // Thoughts belong to the answer that they led to: those after the last question would be kept.
-  expects(!strip_thoughts_ || messages.back().role != "assistant",
-          "this model's template keeps thoughts apart from answers, so a conversation cannot end with an answer");
-  if (messages[0].role != "system" && !default_system_.empty()) add("system", default_system_);
-  for (const auto& message : messages) {
-    std::string_view content = message.content;
-    if (strip_thoughts_ && message.role == "assistant") {
-      constexpr std::string_view end = "</think>";
-      if (const auto at = content.rfind(end); at != std::string_view::npos) content.remove_prefix(at + end.size());
-      while (content.starts_with('\n')) content.remove_prefix(1);
-    }
-    add(message.role, content);
-  }
-  return add_generation_prompt ? text + "<|im_start|>assistant\n" : text;
 }
 
 std::string ChatTemplate::take_system(std::span<const ChatMessage>& messages) const {
@@ -252,8 +236,8 @@ std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
   std::string text = bos_;
   for (std::size_t i = 0; i < messages.size(); ++i) {
     check_alternation(messages[i], i);
-    const auto& [role, content] = messages[i];
-    if (role == "user") {
+    const auto& content = messages[i].content;
+    if (messages[i].role == "user") {
       const bool here = system_ == System::last ? i + 1 == messages.size() : i == 0;
       text += open_ + (here ? system : "") + content + close_;
     } else {

@@ -6,12 +6,28 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace troika::models {
 
+// A function that a model wants to be called.
+struct ToolCall {
+  std::string name;
+  std::string arguments;  // a JSON object, as text
+  bool operator==(const ToolCall&) const = default;
+};
+
 struct ChatMessage {
-  std::string role;  // "system", "user" or "assistant"
+  std::string role;  // "system", "user", "assistant" or "tool"
   std::string content;
+  std::string thinking{};              // an assistant's, before its answer
+  std::vector<ToolCall> tool_calls{};  // an assistant's
+};
+
+struct ChatOptions {
+  std::vector<std::string> tools{};  // each a JSON object, as text
+  bool think = true;                 // false: a model that can do without thinking is told to
+  bool add_generation_prompt = true;
 };
 
 enum class ChatFamily : std::uint8_t { llama3, chatml, mistral, gemma, phi3 };
@@ -22,7 +38,8 @@ constexpr std::string_view to_string(ChatFamily family) {
 }
 
 // How a model wants a conversation written down. Models say it by a program, a Jinja template; troika does not run it,
-// but recognises the families that it knows and the points in which their members differ. Tools are not rendered.
+// but recognises the families that it knows and the points in which their members differ. Tools are rendered for those that
+// write them as Hermes, Qwen2.5 and Qwen3 do, in <tools>, <tool_call> and <tool_response>.
 //
 // Encode what is rendered without add_special: it has its own BOS. Content that spells a special token becomes that
 // token.
@@ -38,11 +55,17 @@ class ChatTemplate {
   ChatFamily family() const { return family_; }
   // With the beginning of the answer, where the family has one. Error{invalid_argument} for roles or an order that the
   // family does not have.
-  std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt = true) const;
+  std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt = true) const {
+    return render(messages, {.add_generation_prompt = add_generation_prompt});
+  }
+  std::string render(std::span<const ChatMessage> messages, const ChatOptions& options) const;
+
+  bool takes_tools() const { return tools_; }
+  bool thinks() const { return strip_thoughts_; }  // answers may begin with <think>...</think>
 
  private:
   std::string llama3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
-  std::string chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
+  std::string chatml(std::span<const ChatMessage> messages, const ChatOptions& options) const;
   std::string mistral(std::span<const ChatMessage> messages) const;
   std::string gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
   std::string phi3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
@@ -56,6 +79,8 @@ class ChatTemplate {
   std::string default_system_;                 // chatml: where a conversation has none
   std::string system_prefix_;                  // llama3: what is before the system message, which is then always there
   bool strip_thoughts_ = false;                // chatml: answers are kept without their <think>...</think>
+  bool may_not_think_ = false;                 // chatml: an answer without thoughts can be asked for
+  bool tools_ = false;                         // chatml
   std::string open_, close_, before_, after_;  // mistral: around the user's content, around an answer
   bool trim_ = false;                          // mistral: of answers
   enum class System : std::uint8_t {

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <troika/models/text/answer_parts.hpp>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+namespace troika::models {
+namespace {
+
+constexpr std::string_view blanks = " \t\r\n", think = "<think>", think_end = "</think>", call = "<tool_call>",
+                           call_end = "</tool_call>";
+
+// How much of the mark is at the end of the text, with the blanks before it.
+std::size_t open_end(std::string_view text, std::string_view mark) {
+  std::size_t length = std::min(mark.size() - 1, text.size());
+  while (length > 0 && !text.ends_with(mark.substr(0, length))) --length;
+  const auto before = text.substr(0, text.size() - length).find_last_not_of(blanks);
+  return text.size() - (before == std::string_view::npos ? 0 : before + 1);
+}
+
+std::optional<ToolCall> read_call(std::string_view text) {
+  using Ordered = nlohmann::ordered_json;
+  if (text.size() > 1 << 20) return std::nullopt;
+  int deepest = 0;
+  const auto note = [&](int depth, Ordered::parse_event_t, const Ordered&) {
+    return deepest = std::max(deepest, depth), depth <= 64;
+  };
+  const auto json = Ordered::parse(text, note, false);
+  if (!json.is_object() || deepest > 64) return std::nullopt;
+  const auto name = json.find("name"), arguments = json.find("arguments");
+  if (name == json.end() || !name->is_string()) return std::nullopt;
+  if (arguments == json.end()) return ToolCall{*name, "{}"};
+  if (!arguments->is_object()) return std::nullopt;
+  return ToolCall{*name, arguments->dump()};
+}
+
+}  // namespace
+
+void AnswerParts::give(Part::Kind kind, std::string text, std::vector<Part>& parts) {
+  if (skips_blanks_) text.erase(0, std::min(text.find_first_not_of(blanks), text.size()));
+  if (text.empty()) return;
+  skips_blanks_ = false;
+  parts.push_back({kind, std::move(text), {}});
+}
+
+// Moves on as far as what is held allows; true where there is more to do.
+bool AnswerParts::step(bool last, std::vector<Part>& parts) {
+  switch (state_) {
+    case State::start: {
+      const auto begin = std::min(held_.find_first_not_of(blanks), held_.size());
+      const std::string_view rest = std::string_view(held_).substr(begin);
+      if (rest.starts_with(think)) {
+        held_.erase(0, begin + think.size());
+        state_ = State::thinking;
+        skips_blanks_ = true;
+        return true;
+      }
+      if (!last && think.starts_with(rest)) return false;
+      state_ = State::text;
+      return true;
+    }
+    case State::thinking: {
+      const auto end = held_.find(think_end);
+      const auto whole = end != std::string::npos;
+      auto shown = whole ? end : held_.size() - (last ? 0 : open_end(held_, think_end));
+      if (whole) shown = std::min(held_.find_last_not_of(blanks, shown == 0 ? 0 : shown - 1) + 1, shown);
+      give(Part::Kind::thinking, held_.substr(0, shown), parts);
+      if (!whole) return held_.erase(0, shown), false;
+      held_.erase(0, end + think_end.size());
+      state_ = State::text;
+      skips_blanks_ = true;
+      return true;
+    }
+    case State::text: {
+      if (!wanted_.calls) return give(Part::Kind::text, std::exchange(held_, {}), parts), false;
+      const auto begin = held_.find(call);
+      const auto whole = begin != std::string::npos;
+      auto shown = whole ? begin : held_.size() - open_end(held_, call);
+      if (whole) shown = shown == 0 ? 0 : std::min(held_.find_last_not_of(blanks, shown - 1) + 1, shown);
+      if (last && !whole && !(called_ && held_.find_first_not_of(blanks) == std::string::npos)) shown = held_.size();
+      give(Part::Kind::text, held_.substr(0, shown), parts);
+      held_.erase(0, shown);
+      if (whole) state_ = State::call;
+      return whole;
+    }
+    case State::call: {  // held: blanks, the mark and what came behind it
+      const auto end = held_.find(call_end);
+      if (end == std::string::npos) {
+        if (last) give(Part::Kind::text, std::exchange(held_, {}), parts);
+        return false;
+      }
+      const auto begin = held_.find(call) + call.size();
+      if (auto read = read_call(std::string_view(held_).substr(begin, end - begin))) {
+        parts.push_back({Part::Kind::call, {}, std::move(*read)});
+        called_ = skips_blanks_ = true;
+      } else {
+        give(Part::Kind::text, held_.substr(0, end + call_end.size()), parts);
+      }
+      held_.erase(0, end + call_end.size());
+      state_ = State::text;
+      return true;
+    }
+  }
+  return false;
+}
+
+std::vector<AnswerParts::Part> AnswerParts::add(std::string_view piece) {
+  std::vector<Part> parts;
+  held_ += piece;
+  while (step(false, parts)) {
+  }
+  return parts;
+}
+
+std::vector<AnswerParts::Part> AnswerParts::finish() {
+  std::vector<Part> parts;
+  while (step(true, parts)) {
+  }
+  return parts;
+}
+
+}  // namespace troika::models
