@@ -11,7 +11,7 @@ set(TROIKA_BUILD_SERVING AUTO CACHE STRING "The component troika::serving: AUTO 
 set(TROIKA_BUILD_TOPOLOGY AUTO CACHE STRING "The component troika::topology: AUTO (where hwloc is found), ON or OFF")
 set(TROIKA_TEST_OPTIMIZATION "" CACHE STRING
   "Added to the flags of tests and examples, but not where speed is looked at: tests/device, troika-run, benchmarks")
-option(TROIKA_BUILD_CUDA "The component troika::cuda" OFF)
+set(TROIKA_BUILD_CUDA AUTO CACHE STRING "Kernels for GPUs: AUTO (where nvcc is found), ON or OFF")
 
 if(PROJECT_IS_TOP_LEVEL)
   if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include <kernels/element.cuh>
 #include <kernels/reduce.cuh>
@@ -51,16 +52,14 @@ struct AttentionScratch {
 __device__ inline std::int64_t kv_row(const AttentionArguments& a, std::int64_t token) {
   return a.pages ? std::int64_t{a.pages[token / kv_page]} * kv_page + token % kv_page : token;
 }
-__device__ inline float kv_value(KvType type, const std::uint8_t* data, const float* scales, std::int64_t row, int d,
-                                 int i) {
+template <KvType type>
+__device__ float kv_value(const std::uint8_t* data, const float* scales, std::int64_t row, int d, int i) {
   const std::int64_t at = row * d + i;
-  switch (type) {
-    case KvType::f32: return reinterpret_cast<const float*>(data)[at];
-    case KvType::bf16: return to_float(reinterpret_cast<const bf16*>(data)[at]);
-    case KvType::f16: return to_float(reinterpret_cast<const f16*>(data)[at]);
-    case KvType::q8: return scales[row] * static_cast<float>(reinterpret_cast<const std::int8_t*>(data)[at]);
-  }
-  return 0;
+  if constexpr (type == KvType::f32) return reinterpret_cast<const float*>(data)[at];
+  if constexpr (type == KvType::bf16) return to_float(reinterpret_cast<const bf16*>(data)[at]);
+  if constexpr (type == KvType::f16) return to_float(reinterpret_cast<const f16*>(data)[at]);
+  if constexpr (type == KvType::q8)
+    return scales[row] * static_cast<float>(reinterpret_cast<const std::int8_t*>(data)[at]);
 }
 
 struct KeyRange {
@@ -73,9 +72,10 @@ __device__ inline KeyRange readable(const AttentionArguments& a, std::int64_t to
   return {begin, end < a.kv_tokens ? end : a.kv_tokens};
 }
 
-// wide: 32 features a lane keeps, at least d / 32.
-template <int wide>
-__global__ void __launch_bounds__(attention_threads) attention_kernel(TROIKA_ARGUMENT AttentionArguments a) {
+// wide: features that a lane keeps, at least d / 32. Four blocks on a multiprocessor: where more are wished for, nvcc
+// spills registers.
+template <KvType type, int wide>
+__global__ void __launch_bounds__(attention_threads, 4) attention_kernel(TROIKA_ARGUMENT AttentionArguments a) {
   TROIKA_SHARED(AttentionScratch, s);
   const int kv = static_cast<int>(blockIdx.y), split = static_cast<int>(blockIdx.z);
   const int group = a.start[kv + 1] - a.start[kv];
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(attention_threads) attention_kernel(TROIKA_ARG
       if (at > begin || from > 0) __syncthreads();  // the half before this one was read
       for (int i = thread; i < some * width; i += attention_threads) {
         const std::int64_t row = kv_row(a, at + i / width) * a.kv_heads + kv;
-        s.keys[i / width][i % width] = kv_value(a.type, a.keys, a.key_scales, row, a.d, from + i % width);
+        s.keys[i / width][i % width] = kv_value<type>(a.keys, a.key_scales, row, a.d, from + i % width);
       }
       __syncthreads();
       if (lane < some) {
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(attention_threads) attention_kernel(TROIKA_ARG
         TROIKA_UNROLL
         for (int j = 0; j < wide; ++j) {
           const int feature = j * warp_size + lane;
-          if (feature < a.d) sums[r][j] += w * kv_value(a.type, a.values, a.value_scales, kv_at, a.d, feature);
+          if (feature < a.d) sums[r][j] += w * kv_value<type>(a.values, a.value_scales, kv_at, a.d, feature);
         }
       }
     }
@@ -194,10 +194,18 @@ inline void attention(const AttentionArguments& a, int most_group, cudaStream_t 
   const std::int64_t rows = a.tokens * most_group;
   const dim3 blocks(static_cast<unsigned>((rows + attention_rows - 1) / attention_rows),
                     static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(a.splits));
-  launch(a.d <= 64    ? attention_kernel<2>
-         : a.d <= 128 ? attention_kernel<4>
-                      : attention_kernel<8>,
-         blocks, attention_threads, stream, a);
+  const auto start = [&]<KvType type>(std::integral_constant<KvType, type>) {
+    launch(a.d <= 64    ? attention_kernel<type, 2>
+           : a.d <= 128 ? attention_kernel<type, 4>
+                        : attention_kernel<type, 8>,
+           blocks, attention_threads, stream, a);
+  };
+  switch (a.type) {
+    case KvType::f32: start(std::integral_constant<KvType, KvType::f32>{}); break;
+    case KvType::bf16: start(std::integral_constant<KvType, KvType::bf16>{}); break;
+    case KvType::f16: start(std::integral_constant<KvType, KvType::f16>{}); break;
+    case KvType::q8: start(std::integral_constant<KvType, KvType::q8>{}); break;
+  }
   if (a.splits > 1)
     launch(attention_merge_kernel, dim3(static_cast<unsigned>(a.tokens * a.heads)), attention_threads, stream, a);
 }

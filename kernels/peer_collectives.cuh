@@ -13,6 +13,7 @@
 
 namespace troika::cuda {
 
+// Blocks of 256, two of them resident on a multiprocessor: where more are wished for, nvcc spills registers.
 inline constexpr int peer_threads = 256;
 
 // Rank r has elements [begin[r], begin[r + 1]).
@@ -58,7 +59,7 @@ __device__ Pack<T, N> sum_over_ranks(const Peers<T>& p, std::int64_t i) {
 
 // Every rank reads everything from everyone: the least waiting, so the fastest for little.
 template <class T, int N>
-__global__ void __launch_bounds__(peer_threads)
+__global__ void __launch_bounds__(peer_threads, 2)
     all_reduce_one_shot_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, std::int64_t count) {
   const std::uint32_t met = meetings_so_far(p);
   if (!meet_at_entry(p, met + 1)) return;
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(peer_threads)
 // Each rank adds its part of the elements into its staging, then everyone reads all parts: the least bytes over the
 // wire.
 template <class T, int N>
-__global__ void __launch_bounds__(peer_threads)
+__global__ void __launch_bounds__(peer_threads, 2)
     all_reduce_two_shot_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, TROIKA_ARGUMENT PeerParts parts) {
   const std::uint32_t met = meetings_so_far(p);
   if (!meet_at_entry(p, met + 1)) return;
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(peer_threads)
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(peer_threads)
+__global__ void __launch_bounds__(peer_threads, 2)
     reduce_scatter_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, TROIKA_ARGUMENT PeerParts parts) {
   const std::uint32_t met = meetings_so_far(p);
   if (!meet_at_entry(p, met + 1)) return;
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(peer_threads)
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(peer_threads)
+__global__ void __launch_bounds__(peer_threads, 2)
     all_gather_kernel(TROIKA_ARGUMENT Peers<T> p, T* out, TROIKA_ARGUMENT PeerParts parts) {
   const std::uint32_t met = meetings_so_far(p);
   if (!meet_at_entry(p, met + 1)) return;

@@ -33,7 +33,7 @@ bool candidates_are_right(std::vector<float> logits, int k, Machine& machine) {
 
 TEST_CASE("the best tokens are found, best first, the lower id first among equals") {
   for (const auto& schedule : schedules()) {
-    for (const std::size_t size : {1, 40, 2048, 2049, 9000}) {
+    for (const std::size_t size : {1u, 40u, 2048u, 2049u, 9000u}) {
       for (const int k : {1, 5, 41}) {
         if (size > 2049 && k > 5) continue;
         CAPTURE(size, k);

@@ -35,8 +35,8 @@ bool softmax_is_right(std::size_t rows, std::size_t d, Machine& machine) {
 
 TEST_CASE("activation kernels equal their formulas, alone and with a factor") {
   for (const auto activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
-    for (const std::size_t count : {0, 1, 3, 4, 1027, 2050}) {
-      for (const std::size_t offset : {0, 1}) {
+    for (const std::size_t count : {0u, 1u, 3u, 4u, 1027u, 2050u}) {
+      for (const std::size_t offset : {0u, 1u}) {
         CAPTURE(to_string(activation), count, offset);
         auto x = numbers(count, 1, -12, 12);
         if (count > 3) x[0] = 60, x[1] = -60, x[2] = 0;
@@ -132,7 +132,7 @@ TEST_CASE("the rotary kernel turns pairs by the angle of their position, and lea
 
 TEST_CASE("the softmax kernel equals its formula and needs each of its barriers") {
   for (const auto& schedule : schedules()) {
-    for (const std::size_t d : {1, 31, 256, 777}) {
+    for (const std::size_t d : {1u, 31u, 256u, 777u}) {
       Machine machine(schedule);
       CHECK(softmax_is_right(2, d, machine));
     }

@@ -44,7 +44,7 @@ Fibre* entering = nullptr;  // handed to a fibre that runs for the first time
 }
 
 Fibre::Fibre(std::byte* stack, void (*function)(void*), void* argument)
-    : stack_(stack), function_(function), argument_(argument) {
+    : function_(function), argument_(argument), stack_(stack) {
 #if TROIKA_SANITIZED
   __asan_unpoison_memory_region(stack, stack_bytes);  // of the fibre that had it before
 #endif

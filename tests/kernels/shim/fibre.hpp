@@ -23,15 +23,16 @@ class Fibre {
  private:
   static void enter();
 
-  std::byte* stack_;
   void (*function_)(void*);
   void* argument_;
-  void* here_;                 // where the fibre stopped
-  void* there_ = nullptr;      // where its resumer stopped
-  void* fake_here_ = nullptr;  // AddressSanitizer's own records of the two stacks
-  void* fake_there_ = nullptr;
-  const void* resumer_stack_ = nullptr;
-  std::size_t resumer_size_ = 0;
+  void* here_;             // where the fibre stopped
+  void* there_ = nullptr;  // where its resumer stopped
+  // AddressSanitizer has to know which stack it is on.
+  [[maybe_unused]] std::byte* stack_;
+  [[maybe_unused]] void* fake_here_ = nullptr;
+  [[maybe_unused]] void* fake_there_ = nullptr;
+  [[maybe_unused]] const void* resumer_stack_ = nullptr;
+  [[maybe_unused]] std::size_t resumer_size_ = 0;
 };
 
 }  // namespace troika::shim

@@ -15,7 +15,8 @@
 #include "fibre.hpp"
 
 struct dim3 {
-  unsigned x = 1, y = 1, z = 1;
+  unsigned x, y, z;
+  dim3(unsigned columns = 1, unsigned rows = 1, unsigned layers = 1) : x(columns), y(rows), z(layers) {}
 };
 
 // GPUs, as far as kernels can tell: each thread of each block is a fibre, and all blocks of all kernels that run are
