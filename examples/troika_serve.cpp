@@ -168,7 +168,7 @@ int run(Arguments& arguments) {
 int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{"Serves the models of a folder to programs that speak with Ollama (/api) or OpenAI (/v1)."};
-  app.add_option("--models", arguments.models, "folder of GGUF files and Hugging Face folders, or one of them")
+  app.add_option("--models", arguments.models, "folder of GGUF files and Hugging Face folders, one of them, or Ollama's own store (~/.ollama/models)")
       ->capture_default_str();
   auto* const host = app.add_option("--host", arguments.http.address,
                                     "address to listen on; other than this machine's own only with a token")

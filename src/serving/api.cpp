@@ -8,6 +8,8 @@
 
 #include <troika/version.hpp>
 
+#include "embed_run.hpp"
+#include "model_defaults.hpp"
 #include "models_api.hpp"
 #include "text_run.hpp"
 #include "workers.hpp"
@@ -20,8 +22,7 @@ struct Endpoint {
 };
 // What this server does not do, but clients know. They learn it plainly.
 constexpr std::array unbuilt{
-    Endpoint{"POST", "/api/embed"},    Endpoint{"POST", "/api/embeddings"}, Endpoint{"POST", "/api/create"},
-    Endpoint{"POST", "/api/pull"},     Endpoint{"POST", "/api/push"},       Endpoint{"POST", "/v1/embeddings"},
+    Endpoint{"POST", "/api/create"},   Endpoint{"POST", "/api/pull"},    Endpoint{"POST", "/api/push"},
     Endpoint{"POST", "/v1/responses"}, Endpoint{"POST", "/v1/messages"},
 };
 constexpr std::array built{
@@ -34,9 +35,12 @@ constexpr std::array built{
     Endpoint{"DELETE", "/api/delete"},
     Endpoint{"POST", "/api/generate"},
     Endpoint{"POST", "/api/chat"},
+    Endpoint{"POST", "/api/embed"},
+    Endpoint{"POST", "/api/embeddings"},
     Endpoint{"GET", "/v1/models"},
     Endpoint{"POST", "/v1/chat/completions"},
     Endpoint{"POST", "/v1/completions"},
+    Endpoint{"POST", "/v1/embeddings"},
 };
 
 // The path of a target, with %xx read.
@@ -114,6 +118,7 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
     auto format = make_format(text);
     const auto model = find_model(store_, text.model);
     const auto unloads = text.unloads();
+    if (!unloads) check_writes(model, text.chat ? "chat" : "generate");
     const auto keep_alive = text.keep_alive;
     const auto run =
         std::make_shared<TextRun>(*workers_, *pending_, std::move(text), std::move(format),
@@ -122,6 +127,19 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
       host_.unload(model.name);
       return run->answer_without_text("unload");
     }
+    run->watch_client();
+    host_.acquire(model, keep_alive, [run](ModelHost::Lease lease, std::exception_ptr failure) {
+      run->have_model(std::move(lease), failure);
+    });
+  };
+
+  const auto body = [&] { return with_model_defaults(store_, path, request.body); };
+  const auto embed = [&](EmbedRequest texts, ErrorAnswer error) {
+    const auto model = find_model(store_, texts.model);
+    check_embeds(store_, model);
+    const auto keep_alive = texts.keep_alive;
+    const auto run = std::make_shared<EmbedRun>(*workers_, *pending_, std::move(texts),
+                                                TextRun::To{reply, headers, request.peer, error}, options_.queue_time);
     run->watch_client();
     host_.acquire(model, keep_alive, [run](ModelHost::Lease lease, std::exception_ptr failure) {
       run->have_model(std::move(lease), failure);
@@ -140,14 +158,17 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
   if (is("POST", "/api/show")) return answer(json_answer(200, show_model(store_, request.body)));
   if (is("POST", "/api/copy")) return copy_model(store_, request.body), answer({200, {}, ""});
   if (is("DELETE", "/api/delete")) return delete_model(store_, host_, request.body), answer({200, {}, ""});
-  if (is("POST", "/api/generate")) return write(parse_generate(request.body), ollama_format, ollama_error);
-  if (is("POST", "/api/chat")) return write(parse_chat(request.body), ollama_format, ollama_error);
+  if (is("POST", "/api/generate")) return write(parse_generate(body()), ollama_format, ollama_error);
+  if (is("POST", "/api/chat")) return write(parse_chat(body()), ollama_format, ollama_error);
+  if (is("POST", "/api/embed")) return embed(parse_embed(request.body), ollama_error);
+  if (is("POST", "/api/embeddings")) return embed(parse_embeddings(request.body), ollama_error);
   if (is("GET", "/v1/models")) return answer(json_answer(200, openai_models(store_)));
   if (constexpr std::string_view one = "/v1/models/"; method == "GET" && path.starts_with(one)) {
     return answer(json_answer(200, openai_model(store_, path.substr(one.size()))));
   }
-  if (is("POST", "/v1/chat/completions")) return write(parse_openai_chat(request.body), openai_format, openai_error);
-  if (is("POST", "/v1/completions")) return write(parse_openai_completion(request.body), openai_format, openai_error);
+  if (is("POST", "/v1/chat/completions")) return write(parse_openai_chat(body()), openai_format, openai_error);
+  if (is("POST", "/v1/completions")) return write(parse_openai_completion(body()), openai_format, openai_error);
+  if (is("POST", "/v1/embeddings")) return embed(parse_openai_embeddings(request.body), openai_error);
   if (const auto page = options_.pages.find(path); method == "GET" && page != options_.pages.end())
     return page->second(request, answer);
 

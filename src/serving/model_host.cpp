@@ -23,12 +23,31 @@ std::string_view end_of_turn(models::ChatFamily family) {
   return {};
 }
 
+// As the file says. Where it does not, the template of Ollama's manifest, which is in Go's language, names the family by the tokens
+// that it writes; enough is known of those two families without the rest of it.
+models::ChatTemplate load_chat(const StoredModel& stored, const models::ModelConfig& config, const models::Tokenizer& tokenizer) {
+  try {
+    return models::ChatTemplate::load(stored.path);
+  } catch (const Error&) {
+    std::string marks;  // the template without its actions, {{ ... }}
+    std::string_view left = stored.template_text;
+    while (!left.empty()) {
+      const auto open = left.find("{{");
+      marks += left.substr(0, open);
+      const auto close = open == std::string_view::npos ? open : left.find("}}", open);
+      left = close == std::string_view::npos ? std::string_view() : left.substr(close + 2);
+    }
+    const bool llama3 = marks.find("<|start_header_id|>") != std::string::npos;
+    if (!llama3 && marks.find("<|im_start|>") == std::string::npos) throw;
+    const auto bos = llama3 && config.bos_token_id ? tokenizer.token_of(*config.bos_token_id) : std::string();
+    return models::ChatTemplate::recognise(marks + (llama3 ? "<|eot_id|>bos_token" : ""), bos, "", stored.name + ": its template");
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<ServedModel> ServedModel::open(const StoredModel& stored) {
   const auto config = models::ModelConfig::load(stored.path);
-  if (!config.is_decoder())
-    throw Error(Fault::unsupported, "model '" + stored.name + "' embeds texts and cannot write any");
   auto model =
       std::make_shared<ServedModel>(ServedModel{.stored = stored, .tokenizer = models::Tokenizer::load(stored.path)});
   model->ends = config.eos_token_ids;
@@ -36,8 +55,9 @@ std::shared_ptr<ServedModel> ServedModel::open(const StoredModel& stored) {
   for (std::int32_t id = 0; id < model->tokenizer.vocab_size(); ++id) {
     model->longest_token = std::max(model->longest_token, model->tokenizer.token_of(id).size());
   }
+  if (!config.is_decoder()) return model;
   try {
-    model->chat = models::ChatTemplate::load(stored.path);
+    model->chat = load_chat(stored, config, model->tokenizer);
     if (const auto id = model->tokenizer.id_of(end_of_turn(model->chat->family()));
         id && model->tokenizer.is_special(*id))
       model->ends.push_back(*id);

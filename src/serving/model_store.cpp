@@ -13,6 +13,8 @@
 #include <troika/models/files/gguf.hpp>
 #include <troika/models/files/safetensors.hpp>
 
+#include "ollama_store.hpp"
+
 namespace troika::serving {
 namespace {
 
@@ -154,6 +156,7 @@ ModelStore::ModelStore(fs::path path, Log log) : path_(std::move(path)), log_(st
   std::error_code ignored;
   if (!fs::exists(path_, ignored)) throw Error(Fault::bad_file, "there is no folder of models at " + path_.string());
   single_ = !fs::is_directory(path_, ignored) || is_folder_model(path_);
+  ollama_ = !single_ && is_ollama_store(path_);
 }
 
 std::optional<StoredModel> ModelStore::read(const fs::path& path) const {
@@ -162,16 +165,17 @@ std::optional<StoredModel> ModelStore::read(const fs::path& path) const {
       folder ? fs::absolute(path).lexically_normal().filename().string() : path.filename().stem().string();
   const auto name = folder ? stem : without_part(stem);
   if (!name) return std::nullopt;  // a further part
-  const auto time = fs::last_write_time(folder ? path / "config.json" : path);
+  const auto written = fs::last_write_time(folder ? path / "config.json" : path);
+  const auto time = ollama_ ? std::max(written, fs::last_write_time(path_ / "blobs")) : written;  // parts come and go
   const auto size = folder ? 0 : fs::file_size(path);
   if (const auto at = known_.find(path); at != known_.end() && at->second.time == time && at->second.bytes == size)
     return at->second.model;
 
   Known known{time, size, std::nullopt};
   try {
-    StoredModel model{.name = full_name(*name), .path = path};
-    const auto config = models::ModelConfig::load(path);
-    const auto files = files_of(path);
+    auto model = ollama_ ? read_ollama_manifest(path_, path, log_) : StoredModel{.name = full_name(*name), .path = path};
+    const auto config = models::ModelConfig::load(model.path);
+    const auto files = files_of(model.path);
     if (folder) {
       std::vector<models::SafetensorsFile> weights;
       for (const auto& file : files)
@@ -179,13 +183,13 @@ std::optional<StoredModel> ModelStore::read(const fs::path& path) const {
       if (weights.empty()) throw Error(Fault::bad_file, path.string() + " has no safetensors files");
       count_weights(weights, model);
     } else {
-      count_weights(models::open_gguf_parts(path), model);
+      count_weights(models::open_gguf_parts(model.path), model);
     }
     for (const auto& file : files) model.bytes += fs::file_size(file);
-    const auto age = fs::file_time_type::clock::now() - time;
+    const auto age = fs::file_time_type::clock::now() - written;
     model.modified =
         std::chrono::system_clock::now() - std::chrono::duration_cast<std::chrono::system_clock::duration>(age);
-    model.digest = digest_of(files);
+    if (!ollama_) model.digest = digest_of(files);
     model.format = folder ? "safetensors" : "gguf";
     model.family = to_string(config.architecture);
     model.context = config.max_position_embeddings;
@@ -209,6 +213,8 @@ std::vector<StoredModel> ModelStore::list() const {
   std::error_code error;
   if (single_) {
     if (fs::exists(path_, error)) take(path_);
+  } else if (ollama_) {
+    for (const auto& manifest : ollama_manifests(path_)) take(manifest);
   } else {
     for (fs::directory_iterator entry(path_, error), end; !error && entry != end; entry.increment(error)) {
       if (entry->path().filename().string().starts_with('.')) continue;
@@ -228,10 +234,15 @@ std::optional<StoredModel> ModelStore::find(std::string_view name) const {
   return std::nullopt;
 }
 
+void ModelStore::check_writable(const char* what) const {
+  expects(!single_, [&] { return "a server of a single model cannot " + std::string(what) + " it"; });
+  expects(!ollama_, [&] { return "a store of Ollama's is only read; " + std::string(what) + " its models with Ollama itself"; });
+}
+
 void ModelStore::copy(std::string_view source, std::string_view destination) const {
   const auto from = find(source);
   expects(from.has_value(), "model '" + std::string(source) + "' not found");
-  expects(!single_, "a server of a single model cannot copy it");
+  check_writable("copy");
   std::string name(destination);
   if (lower(name).ends_with(":latest")) name.resize(name.size() - 7);
   check_file_name(name);
@@ -254,7 +265,7 @@ void ModelStore::copy(std::string_view source, std::string_view destination) con
 void ModelStore::remove(std::string_view name) const {
   const auto model = find(name);
   expects(model.has_value(), "model '" + std::string(name) + "' not found");
-  expects(!single_, "a server of a single model cannot delete it");
+  check_writable("delete");
   if (model->format == "safetensors" && !fs::is_symlink(model->path)) {
     fs::remove_all(model->path);
     return;

@@ -2,13 +2,14 @@
 #include "models_api.hpp"
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 
 #include <troika/core/error.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/models/files/gguf.hpp>
 #include <troika/models/text/chat.hpp>
+
+#include "read_file.hpp"
 
 namespace troika::serving {
 namespace {
@@ -46,14 +47,6 @@ Json value_of(const models::GgufMetadata& metadata, const models::GgufMetadata::
   }
 }
 
-std::string text_of(const std::filesystem::path& path, std::size_t most = 1 << 20) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text(most, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  return text;
-}
-
 // Of config.json, under the names that GGUF files have.
 Json info_of_folder(const StoredModel& model) {
   const auto config = models::ModelConfig::load(model.path);
@@ -70,8 +63,8 @@ Json info_of_folder(const StoredModel& model) {
 }
 
 std::string template_of_folder(const std::filesystem::path& folder) {
-  if (auto text = text_of(folder / "chat_template.jinja"); !text.empty()) return text;
-  const auto text = text_of(folder / "tokenizer_config.json", 64 << 20);
+  if (auto text = read_file(folder / "chat_template.jinja", 1 << 20); !text.empty()) return text;
+  const auto text = read_file(folder / "tokenizer_config.json", 64 << 20);
   if (text.empty()) return {};
   const Json json = models::parse_json(text, "tokenizer_config.json");
   const auto at = json.find("chat_template");
@@ -90,6 +83,22 @@ Json capabilities_of(const StoredModel& model, const std::string& chat_template)
   return capabilities;
 }
 
+// As Ollama shows them: a line each.
+std::string parameter_lines(const StoredModel& model) {
+  if (model.options.empty()) return {};
+  std::string text;
+  const Json all = Json::parse(model.options);
+  const auto line = [&](std::string key, const Json& value) {
+    key.resize(std::max<std::size_t>(key.size() + 1, 31), ' ');
+    text += (text.empty() ? "" : "\n") + key + value.dump();
+  };
+  for (const auto& [key, value] : all.items()) {
+    if (!value.is_array()) line(key, value);
+    else for (const Json& one : value) line(key, one);
+  }
+  return text;
+}
+
 Json openai_entry(const StoredModel& model) {
   return {{"id", model.name},
           {"object", "model"},
@@ -103,6 +112,21 @@ StoredModel find_model(const ModelStore& store, const std::string& name) {
   auto model = store.find(name);
   if (!model) throw Refusal(404, "model '" + name + "' not found");
   return *model;
+}
+
+void check_writes(const StoredModel& model, const std::string& wanted) {
+  if (model.is_decoder) return;
+  throw Refusal(400, "\"" + model.name + "\" does not support " + wanted + ": it embeds texts (/api/embed, /v1/embeddings)");
+}
+
+void check_embeds(const ModelStore& store, const StoredModel& model) {
+  if (!model.is_decoder) return;
+  std::string others;
+  for (const auto& other : store.list()) {
+    if (!other.is_decoder) others += (others.empty() ? "; models here that do: " : ", ") + other.name;
+  }
+  throw Refusal(400, "\"" + model.name + "\" does not support embeddings: it writes texts" +
+                         (others.empty() ? "; no model here embeds" : others));
 }
 
 Json list_models(const ModelStore& store) {
@@ -137,15 +161,19 @@ Json show_model(const ModelStore& store, const std::string& body) {
     info = info_of_folder(model);
     text = template_of_folder(model.path);
     for (const char* name : {"LICENSE", "LICENSE.txt", "LICENSE.md"})
-      if (license.empty()) license = text_of(model.path / name);
+      if (license.empty()) license = read_file(model.path / name, 1 << 20);
   }
+  auto capabilities = capabilities_of(model, text);
+  if (!model.template_text.empty()) text = model.template_text;
+  if (!model.license.empty()) license = model.license;
   return {{"modelfile", "# Served by troika\nFROM " + model.path.string() + "\n"},
-          {"parameters", ""},
+          {"parameters", parameter_lines(model)},
           {"template", text},
+          {"system", model.system},
           {"license", license},
           {"details", details_of(model)},
           {"model_info", std::move(info)},
-          {"capabilities", capabilities_of(model, text)},
+          {"capabilities", std::move(capabilities)},
           {"modified_at", rfc3339(model.modified)}};
 }
 

@@ -12,6 +12,9 @@ namespace troika::serving {
 
 // The endpoints that tell about models, JSON in and out. Refusal for what is asked wrongly.
 StoredModel find_model(const ModelStore& store, const std::string& name);
+// What the model cannot do is refused, and what can is named.
+void check_writes(const StoredModel& model, const std::string& wanted);
+void check_embeds(const ModelStore& store, const StoredModel& model);
 Json list_models(const ModelStore& store);
 Json show_model(const ModelStore& store, const std::string& body);
 Json loaded_models(const ModelHost& host);

@@ -120,12 +120,6 @@ void TextRun::begin() {
   if (cancelled) generation->cancel();
 }
 
-// Text of more bytes does not fit into so many tokens: nobody waits until the tokenizer has found that out. Twice the
-// longest token, as tokenizers may make a text shorter before they read it.
-std::size_t TextRun::most_bytes(std::int64_t limit) const {
-  return 2 * static_cast<std::size_t>(limit) * model_->longest_token;
-}
-
 // A model that can think does, unless it is told otherwise, or all of its answer is to be of a format.
 bool TextRun::thinks() const {
   return model_->chat && model_->chat->thinks() && !request_.grammar && request_.think.value_or(true);
@@ -139,7 +133,7 @@ std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
       throw Refusal(400, "tokens were given with " + std::to_string(id) + ", which this model does not know");
   }
   std::string prompt = request_.prompt;
-  if (const auto most = most_bytes(limit); prompt.size() > most) {
+  if (const auto most = model_->most_bytes(static_cast<std::size_t>(limit)); prompt.size() > most) {
     if (!request_.truncate)
       throw Refusal(400, "a prompt of " + std::to_string(prompt.size()) + " bytes does not fit into " +
                              std::to_string(limit) + " tokens");
@@ -181,7 +175,7 @@ std::vector<std::int32_t> TextRun::chat_tokens(std::vector<models::ChatMessage> 
   while (true) {
     const auto text = model_->chat->render(messages, {.tools = request_.tools, .think = thinks()});
     auto size = static_cast<std::int64_t>(text.size() / model_->longest_token);
-    if (text.size() <= most_bytes(limit)) {
+    if (text.size() <= model_->most_bytes(static_cast<std::size_t>(limit))) {
       auto ids = model_->tokenizer.encode(text, false);
       size = static_cast<std::int64_t>(ids.size());
       if (size < limit) return ids;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstdint>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include <support/catch.hpp>
+#include <support/loaded_model.hpp>
 #include <support/reference_model.hpp>
 #include <support/spmd.hpp>
 #include <support/temp_folder.hpp>
@@ -42,6 +45,32 @@ TEST_CASE("a split encoder gives the hidden state and the embedding of the refer
     INFO(world << " ranks");
     check(world, troika::StaticAllocation{});
     check(world, troika::StaticAllocation{uneven_weights(world)});
+  }
+}
+
+TEST_CASE("texts of one pass have the embeddings that each has alone") {
+  const LoadedModel model(TinyModel::make("bert", 12));
+  std::vector<std::vector<std::int32_t>> texts;
+  for (const int tokens : {3, 64, 1, 17, 3}) {
+    auto& text = texts.emplace_back();
+    for (int t = 0; t < tokens; ++t) text.push_back((7 * t * t + 5 * tokens + 1) % 101);
+  }
+  const std::vector<std::span<const std::int32_t>> all(texts.begin(), texts.end());
+  for (const int world : {1, 2, 3}) {
+    INFO(world << " ranks");
+    const auto [together, alone] = spmd(world, [&](auto& pipeline) {
+      const troika::models::Encoder encoder(pipeline, model.config, model.weights);
+      std::vector<std::vector<float>> each;
+      for (const auto& text : texts) each.push_back(encoder.embed(pipeline, text));
+      return std::pair(encoder.embed(pipeline, all), each);
+    })[0];
+    REQUIRE(together.size() == texts.size());
+    double worst = 0;
+    for (std::size_t i = 0; i < texts.size(); ++i)
+      for (std::size_t j = 0; j < alone[i].size(); ++j)
+        worst = std::max(worst, std::abs(double{together[i][j]} - double{alone[i][j]}));
+    CHECK(worst < 1e-5);
+    CHECK(alone[0] != alone[2]);
   }
 }
 

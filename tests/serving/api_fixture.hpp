@@ -102,16 +102,18 @@ class ApiFixture {
  public:
   explicit ApiFixture(serving::ModelHost::Options options = {}, std::int64_t context = 200)
       : ApiFixture(nullptr, std::move(options), context) {}
-  // With the engines that it makes instead.
+  // With the engines that it makes instead, or with other models.
   explicit ApiFixture(serving::ModelHost::MakeEngine make, serving::ModelHost::Options options = {},
-                      std::int64_t context = 200)
+                      std::int64_t context = 200, void (*write)(const TempFolder&) = write_models)
       : script(std::make_shared<Script>()),
         host_(make ? std::move(make)
                    : [script = script,
                       context](const serving::StoredModel&) { return std::make_unique<FakeEngine>(script, context); },
               quiet(std::move(options))) {
     script->set("Hello, world");
-    api_.emplace(store(), host_, serving::Api::Options{.log = Log::silent()});
+    write(folder);
+    store_.emplace(folder.path(), Log::silent());
+    api_.emplace(*store_, host_, serving::Api::Options{.log = Log::silent()});
   }
 
   std::shared_ptr<RecordedReply> send(const std::string& method, const std::string& target, const std::string& body,
@@ -144,12 +146,6 @@ class ApiFixture {
     options.log = Log::silent();
     return options;
   }
-  const serving::ModelStore& store() {
-    write_models(folder);
-    store_.emplace(folder.path(), Log::silent());
-    return *store_;
-  }
-
   std::optional<serving::ModelStore> store_;
   serving::ModelHost host_;
   std::optional<serving::Api> api_;  // first to go: its workers finish what runs

@@ -24,6 +24,7 @@ struct Script {
   std::vector<serving::GenerationRequest> asked;
   int allowed = 1 << 30;         // tokens that all answers together may still draw
   bool full = false;             // start() refuses
+  std::function<std::vector<float>(const serving::GenerationRequest&)> embed{};  // as an encoder: no tokens, but this
   serving::GenerationEnd end{};  // what is not counted below
   int made = 0, cancelled = 0;   // engines, requests
 
@@ -83,7 +84,13 @@ class FakeEngine final : public serving::Engine {
   void answer(const Run& run, const serving::GenerationRequest& request, const serving::GenerationEvents& events) {
     std::unique_lock lock(script_->mutex);
     auto end = script_->end;
-    const auto tokens = script_->tokens;
+    const auto tokens = script_->embed ? std::vector<std::int32_t>() : script_->tokens;
+    if (script_->embed) {
+      script_->changed.wait(lock, [&] { return run.cancelled || script_->allowed > 0; });
+      if (run.cancelled) end.finish = serving::Finish::cancelled;
+      end.embedding = script_->embed(request);
+      --script_->allowed;
+    }
     end.prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
     for (const auto token : tokens) {
       script_->changed.wait(lock, [&] { return run.cancelled || script_->allowed > 0; });

@@ -51,8 +51,8 @@ template <Device D>
 struct AttentionContext {
   std::span<const std::int32_t> positions;     // (tokens), of the whole input
   const RotaryTable* rotary = nullptr;         // null: positions are in the embedding
-  typename KvMemory<D>::Layer* cache = nullptr;  // null: the tokens see each other, in both directions
-  std::span<const SequenceRows> sequences{};     // with a cache: whose the tokens are, in their order
+  typename KvMemory<D>::Layer* cache = nullptr;  // null: the tokens of a sequence see each other, in both directions
+  std::span<const SequenceRows> sequences{};     // whose the tokens are, in their order; without a cache, none: all of one
   std::int64_t window = 0;                       // tokens that one sees, itself included; 0: all before it
 };
 
@@ -108,7 +108,7 @@ class Attention {
     expects(static_cast<std::int64_t>(context.positions.size()) == tokens, [&] {
       return std::to_string(context.positions.size()) + " positions for " + std::to_string(tokens) + " tokens";
     });
-    if (context.cache) {
+    if (context.cache || !context.sequences.empty()) {
       const auto all = std::accumulate(context.sequences.begin(), context.sequences.end(), std::int64_t{0},
                                        [](std::int64_t sum, const SequenceRows& rows) { return sum + rows.tokens; });
       expects(all == tokens, [&] {
@@ -135,21 +135,26 @@ class Attention {
     const auto attend = [&](View<const float> some, KvView keys, KvView values, AttentionMask mask, View<float> to) {
       attention(stream, some, keys, values, kv_head_of_, mask, scores_.scale, to, scores_.cap);
     };
-    if (context.cache) {
-      std::int64_t first = 0;
-      for (const auto& sequence : context.sequences) {
-        const auto last = first + sequence.tokens, end = sequence.cached + sequence.tokens;
-        sequence.for_runs([&](std::int64_t from, std::int64_t to, std::int64_t row) {
-          store(stream, View<const float>(k.rows(first + from, first + to)), context.cache->keys, row);
-          store(stream, v.rows(first + from, first + to), context.cache->values, row);
+    std::int64_t first = 0;
+    for (const auto& sequence : context.sequences) {
+      const auto last = first + sequence.tokens;
+      const auto to = mixed.view().rows(first, last);
+      if (!context.cache) {
+        attend(q.rows(first, last), View<const float>(k.rows(first, last)), v.rows(first, last), AttentionMask::bidirectional(), to);
+      } else {
+        const auto end = sequence.cached + sequence.tokens;
+        sequence.for_runs([&](std::int64_t from, std::int64_t until, std::int64_t row) {
+          store(stream, View<const float>(k.rows(first + from, first + until)), context.cache->keys, row);
+          store(stream, v.rows(first + from, first + until), context.cache->values, row);
         });
         const auto* const pages = sequence.pages.empty() ? nullptr : sequence.pages.data();
         attend(q.rows(first, last), context.cache->keys.first(end, pages), context.cache->values.first(end, pages),
                context.window > 0 ? AttentionMask::causal(sequence.cached, context.window) : AttentionMask::causal(sequence.cached),
-               mixed.view().rows(first, last));
-        first = last;
+               to);
       }
-    } else {
+      first = last;
+    }
+    if (!context.cache && context.sequences.empty()) {
       attend(q, View<const float>(k), v, AttentionMask::bidirectional(), mixed.view());
     }
     const Shape features{tokens, heads_.query[rank_].size() * dim};

@@ -47,48 +47,82 @@ class Encoder {
     for (std::int64_t i = 0; i < config.layers; ++i) {
       blocks_.push_back(load_block(load, root + "encoder.layer." + std::to_string(i)));
     }
-    position_ids_.resize(static_cast<std::size_t>(config.max_position_embeddings));
-    std::iota(position_ids_.begin(), position_ids_.end(), 0);
   }
 
   const ModelConfig& config() const { return config_; }
   const ModelSplit& split() const { return split_; }
 
-  // The last hidden state, (tokens, hidden). All tokens are of type 0. Collective.
+  using Ids = std::span<const std::int32_t>;  // of one text
+
+  // The last hidden states of texts, one after the other: (tokens of all, hidden). A text sees nothing of the others. All
+  // tokens are of type 0. Collective.
   template <class Pipeline>
-  DTensor<float, Replicate, D> forward(Pipeline& pipeline, std::span<const std::int32_t> ids) const {
-    const auto tokens = static_cast<std::int64_t>(ids.size());
-    expects(tokens >= 1 && tokens <= config_.max_position_embeddings, [&] {
-      return "an input of " + std::to_string(tokens) + " tokens; this model takes 1 to " +
-             std::to_string(config_.max_position_embeddings);
-    });
+  DTensor<float, Replicate, D> forward(Pipeline& pipeline, std::span<const Ids> texts) const {
+    std::vector<std::int32_t> ids, positions;
+    std::vector<SequenceRows> sequences;
+    for (const auto& text : texts) {
+      const auto tokens = static_cast<std::int64_t>(text.size());
+      expects(tokens >= 1 && tokens <= config_.max_position_embeddings, [&] {
+        return "an input of " + std::to_string(tokens) + " tokens; this model takes 1 to " +
+               std::to_string(config_.max_position_embeddings);
+      });
+      ids.insert(ids.end(), text.begin(), text.end());
+      for (std::int32_t position = 0; position < tokens; ++position) positions.push_back(position);
+      sequences.push_back({.tokens = tokens});
+    }
+    expects(!texts.empty(), "an encoder needs at least 1 text");
     auto x = pipeline.run(
-        pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens})), words_, to<Replicate>,
+        pipeline.replicate(View<const std::int32_t>(ids.data(), {static_cast<std::int64_t>(ids.size())})), words_, to<Replicate>,
         [&](DTensor<float, Replicate, D>&& words, auto& s) {
-          if (config_.learned_positions) {
-            add(s, std::as_const(words).local(), positions_.view().rows(0, tokens), words.local());
+          std::int64_t end = 0;
+          for (const auto& text : sequences) {
+            const auto rows = words.local().rows(end, end + text.tokens);
+            if (config_.learned_positions) add(s, View<const float>(rows), positions_.view().rows(0, text.tokens), rows);
+            end += text.tokens;
           }
-          for (std::int64_t t = 0; t < tokens; ++t) {
+          for (std::int64_t t = 0; t < end; ++t) {
             const auto row = words.local().rows(t, t + 1);
             add(s, View<const float>(row), types_.view().rows(0, 1), row);
           }
           return std::move(words);
         },
         norm_);
-    const AttentionContext<D> context{.positions = std::span(position_ids_).first(ids.size()), .rotary = rotary_ ? &*rotary_ : nullptr};
+    const AttentionContext<D> context{
+        .positions = positions, .rotary = rotary_ ? &*rotary_ : nullptr, .sequences = sequences};
     for (const auto& block : blocks_) x = block.forward(pipeline, std::move(x), context);
     return x;
   }
-
-  // One vector for the text, (hidden), pooled as the folder asks (the mean over tokens where it says nothing). Collective.
   template <class Pipeline>
-  std::vector<float> embed(Pipeline& pipeline, std::span<const std::int32_t> ids) const {
-    const auto x = forward(pipeline, ids);
+  DTensor<float, Replicate, D> forward(Pipeline& pipeline, Ids text) const {
+    return forward(pipeline, std::span(&text, 1));
+  }
+
+  // A vector for each text, (hidden), pooled as the folder asks (the mean over tokens where it says nothing). Collective.
+  template <class Pipeline>
+  std::vector<std::vector<float>> embed(Pipeline& pipeline, std::span<const Ids> texts) const {
+    const auto x = forward(pipeline, texts);
+    std::vector<std::vector<float>> vectors;
+    auto rows = x.values();
+    for (const auto& text : texts) {
+      const auto size = text.size() * static_cast<std::size_t>(config_.hidden_size);
+      vectors.push_back(pooled(rows.first(size)));
+      rows = rows.subspan(size);
+    }
+    return vectors;
+  }
+  template <class Pipeline>
+  std::vector<float> embed(Pipeline& pipeline, Ids text) const {
+    return std::move(embed(pipeline, std::span(&text, 1))[0]);
+  }
+
+ private:
+  // Of the hidden states of one text.
+  std::vector<float> pooled(std::span<const float> state) const {
     const auto hidden = static_cast<std::size_t>(config_.hidden_size);
-    const auto rows = config_.pooling == Pooling::cls ? std::size_t{1} : ids.size();
+    const auto rows = config_.pooling == Pooling::cls ? std::size_t{1} : state.size() / hidden;
     std::vector<double> sum(hidden, 0.0);
     for (std::size_t t = 0; t < rows; ++t) {
-      for (std::size_t i = 0; i < hidden; ++i) sum[i] += double{x.values()[t * hidden + i]};
+      for (std::size_t i = 0; i < hidden; ++i) sum[i] += double{state[t * hidden + i]};
     }
     double scale = 1.0 / static_cast<double>(rows);
     if (config_.normalize_embedding) {
@@ -102,7 +136,6 @@ class Encoder {
     return result;
   }
 
- private:
   template <class Loader>
   LayerNorm<D> load_norm(Loader& load, const std::string& name) {
     return {load.vector(name + ".weight", config_.hidden_size), load.vector(name + ".bias", config_.hidden_size),
@@ -143,7 +176,6 @@ class Encoder {
   Tensor<float, D> positions_, types_;
   LayerNorm<D> norm_;
   std::vector<EncoderBlock<D>> blocks_;
-  std::vector<std::int32_t> position_ids_;
 };
 template <class Pipeline>
 Encoder(Pipeline&, const ModelConfig&, const Weights&, LoadProgress = {}) -> Encoder<typename Pipeline::Device>;

@@ -58,6 +58,7 @@ struct GenerationEnd {
   std::int64_t tokens = 0;         // of the answer, without the one that ended the text
   std::string devices{};           // that worked on it at its end
   std::chrono::nanoseconds waited{}, prompt_time{}, token_time{};  // before it began; to the first token; from there on
+  std::vector<float> embedding{};  // of an encoder: the text's vector as it is pooled, of any length
 };
 
 // A request under way. Dropping it changes nothing; only cancel() ends it early.
@@ -121,8 +122,8 @@ struct EngineOptions {
   std::int64_t pages_of(std::int64_t of_context) const { return ((kv_tokens > 0 ? kv_tokens : 4 * of_context) + kv_page - 1) / kv_page; }
 };
 
-// Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. All members may
-// be called from any thread.
+// Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. An encoder draws nothing:
+// a request to it is a text, and ends with its embedding. All members may be called from any thread.
 class Engine {
  public:
   virtual ~Engine() = default;  // ends what runs as cancelled, and waits for it
@@ -140,7 +141,7 @@ class Engine {
   virtual SelfCheck self_check() const { return {}; }
 };
 
-// A ModelEngine on groups of cores, compiled once; returns when the model is loaded, or throws what loading throws.
+// A ModelEngine, or an EncoderEngine for an encoder, on groups of cores, compiled once; returns when the model is loaded, or throws what loading throws.
 std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options = {});
 
