@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""troika-serve as the oracles run it."""
+"""troika-serve as the oracles run it, and what they find."""
 
 import http.client
 import json
@@ -7,6 +7,19 @@ import os
 import signal
 import subprocess
 import time
+
+failures = []
+
+
+def check(what, condition, shown=""):
+    if not condition:
+        failures.append(what)
+        print(f"FAILED: {what} {shown}", flush=True)
+
+
+def verdict():
+    print(f"{len(failures)} failures" if failures else "all as it should be")
+    return 1 if failures else 0
 
 
 class Server:
@@ -45,7 +58,7 @@ class Server:
         return self.process.wait(timeout=60)
 
 
-def eventually(condition, seconds=10):
+def eventually(condition, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

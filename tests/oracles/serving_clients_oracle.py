@@ -28,18 +28,11 @@ except ImportError as error:
     print(f"SKIPPED: {error}")
     sys.exit(77)
 
-from served import Server, eventually
+from served import Server, check, eventually, verdict
 
 TEMPLATE = (r"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
             r"{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 GREEDY = {"temperature": 0}
-failures = []
-
-
-def check(what, condition, shown=""):
-    if not condition:
-        failures.append(what)
-        print(f"FAILED: {what} {shown}", flush=True)
 
 
 def about_models(server):
@@ -223,8 +216,7 @@ def main():
             check("ends well", server.stop() == 0)
         check("the same on 1, 2 and 3 devices", answers[0] == answers[1] == answers[2])
         tokens(program, models)
-    print(f"{len(failures)} failures" if failures else "all as it should be")
-    return 1 if failures else 0
+    return verdict()
 
 
 if __name__ == "__main__":
