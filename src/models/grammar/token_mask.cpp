@@ -118,7 +118,8 @@ struct TokenMask::Tree {
 
 TokenMask::TokenMask(std::shared_ptr<const TokenBytes> tokens, std::int64_t begin, std::int64_t end)
     : tokens_(std::move(tokens)), begin_(begin), end_(end), tree_(std::make_unique<Tree>()) {
-  auto& [nodes, order, memories, clock, bits, levels] = *tree_;
+  auto& nodes = tree_->nodes;
+  auto& order = tree_->order;
   const auto bytes = [&](std::uint32_t i) { return (*tokens_)[static_cast<std::int32_t>(begin_ + i)]; };
   constexpr std::size_t longest = std::numeric_limits<std::uint16_t>::max();
   for (std::int64_t id = begin; id < std::min<std::int64_t>(end, tokens_->size()); ++id) {
@@ -144,7 +145,7 @@ TokenMask::TokenMask(std::shared_ptr<const TokenBytes> tokens, std::int64_t begi
     last = text;
   }
   close(0);
-  bits.resize(static_cast<std::size_t>(end - begin + 63) / 64);
+  tree_->bits.resize(static_cast<std::size_t>(end - begin + 63) / 64);
 }
 TokenMask::TokenMask(TokenMask&&) noexcept = default;
 TokenMask& TokenMask::operator=(TokenMask&&) noexcept = default;
