@@ -1,5 +1,5 @@
-# troika::serving: the engine, the HTTP server, the API and metrics. Boost.Beast, the JSON library and prometheus-cpp stay
-# inside of it.
+# troika::serving: the engine, the HTTP server, the API and metrics. Boost.Beast, the JSON library, prometheus-cpp and
+# OpenSSL (of which only SHA-256 is used) stay inside of it.
 
 troika_begin_component(serving)
 file(GLOB_RECURSE troika_serving_sources CONFIGURE_DEPENDS src/serving/*.cpp)
@@ -25,9 +25,13 @@ if(boost_version LESS 107400)
 endif()
 if(PkgConfig_FOUND)
   pkg_check_modules(PROMETHEUS QUIET IMPORTED_TARGET prometheus-cpp-core)
+  pkg_check_modules(LIBCRYPTO QUIET IMPORTED_TARGET libcrypto)
 endif()
 if(NOT PROMETHEUS_FOUND)
   list(APPEND missing prometheus-cpp-dev)
+endif()
+if(NOT LIBCRYPTO_FOUND)
+  list(APPEND missing libssl-dev)
 endif()
 
 troika_component(serving "${missing}" SOURCES ${troika_serving_sources} HEADERS ${troika_serving_headers})
@@ -47,7 +51,7 @@ target_include_directories(troika_serving PRIVATE ${PROJECT_SOURCE_DIR}/src ${PR
 target_include_directories(troika_serving SYSTEM PRIVATE ${TROIKA_BOOST_INCLUDE})
 target_link_libraries(troika_serving
   PUBLIC troika::models
-  PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PROMETHEUS)
+  PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PROMETHEUS PkgConfig::LIBCRYPTO)
 if(TROIKA_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # Asio has fences, which ThreadSanitizer does not follow; its strands use locks, which it does.
   set_source_files_properties(src/serving/http_server.cpp PROPERTIES COMPILE_OPTIONS -Wno-tsan)

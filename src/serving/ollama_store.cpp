@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ollama_store.hpp"
 
+#include <openssl/evp.h>
+
 #include <algorithm>
 #include <cctype>
+#include <cstdio>
 #include <iterator>
+#include <new>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include "models/json.hpp"
 #include "read_file.hpp"
-#include "sha256.hpp"
 
 namespace troika::serving {
 namespace {
@@ -26,6 +30,20 @@ std::string read_small(const fs::path& path) {
   if (fs::file_size(path) > most_text)
     bad_file(path.string() + " has more than " + std::to_string(most_text) + " bytes");
   return read_file(path, most_text);
+}
+
+// In 64 hexadecimal digits.
+std::string sha256(std::string_view text) {
+  unsigned char hash[EVP_MAX_MD_SIZE];
+  unsigned size = 0;
+  if (EVP_Digest(text.data(), text.size(), hash, &size, EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
+  std::string digits;
+  for (unsigned i = 0; i < size; ++i) {
+    char two[3];
+    std::snprintf(two, sizeof two, "%02x", static_cast<unsigned>(hash[i]));
+    digits += two;
+  }
+  return digits;
 }
 
 // "NAME:TAG"; who else than Ollama made it comes before: "USER/NAME:TAG", "HOST/USER/NAME:TAG".
