@@ -150,6 +150,7 @@ def npm(server, folder):
     done = subprocess.run([node, "clients.mjs", server.url, NAME], cwd=folder, capture_output=True, text=True, timeout=300)
     print(done.stdout, end="")
     check("npm", done.returncode == 0 and "FAILED" not in done.stdout and "npm: done" in done.stdout, done.stderr)
+    check("npm: a stream that is left ends", eventually(lambda: server.running() == 0))
 
 
 def main():
