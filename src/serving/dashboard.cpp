@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <ranges>
 
 #include <nlohmann/json.hpp>
 
@@ -87,8 +86,8 @@ HttpAnswer dashboard_state(const std::vector<SampledEngine>& engines, const Requ
     if (request.end.tokens > 0) first_token.push_back(request.first_token_seconds());
     if (request.end.tokens > 1) per_token.push_back(request.seconds_per_token());
   }
-  for (const auto& request : recent | std::views::reverse | std::views::take(rows))
-    latest.push_back(json_of(request, now));
+  for (auto request = recent.rbegin(); request != recent.rend() && latest.size() < rows; ++request)
+    latest.push_back(json_of(*request, now));
   for (const auto& alert : alerts) {
     firing.push_back({{"rule", alert.rule},
                       {"subject", alert.subject},

@@ -56,8 +56,9 @@ void add_checks(std::vector<MetricFamily>& families, const std::vector<DevicesOf
   MetricFamily at{"troika_self_check_timestamp_seconds", "When that was measured.", MetricType::Gauge, {}};
   for (const auto& [model, devices, check] : models) {
     if (check.names.empty()) continue;
-    const auto time = [&](const char* what, const std::string& device, const std::string& peer, double seconds) {
-      add(times, {{"model_name", model}, {"check", what}, {"device", device}, {"peer", peer}}, seconds);
+    const auto time = [&, &name = model](const char* what, const std::string& device, const std::string& peer,
+                                         double seconds) {  // clang 14 captures no structured binding by itself
+      add(times, {{"model_name", name}, {"check", what}, {"device", device}, {"peer", peer}}, seconds);
     };
     for (std::size_t i = 0; i < check.names.size(); ++i) time("device", check.names[i], "", check.kernels[i]);
     for (const auto& link : check.links) time("link", check.names[link.from], check.names[link.to], link.seconds);
