@@ -5,7 +5,9 @@
 
 #include <troika/core/error.hpp>
 
+#include "http_answering.hpp"
 #include "http_connection.hpp"
+#include "http_reading.hpp"
 
 namespace troika::serving {
 namespace {
