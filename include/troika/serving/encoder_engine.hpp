@@ -214,7 +214,7 @@ class EncoderEngine final : public Engine {
       } catch (const std::exception& failure) {
         error = failure.what();
         options_.log.write(LogLevel::error, "a pass over " + std::to_string(texts.size()) + " texts failed: " + error);
-        if (devices_.request_to_blame()) break;
+        if (devices_.culprits().request_to_blame()) break;
         goes_on = recover(error);
       }
     }
@@ -225,7 +225,7 @@ class EncoderEngine final : public Engine {
   // Splits the model over the devices that are left.
   bool recover(std::string reason) {
     while (true) {
-      const int failed = devices_.failed();
+      const int failed = devices_.culprits().failed();
       if (failed >= 0) {
         std::lock_guard lock(mutex_);
         const auto name = devices_.drop(failed);
@@ -240,7 +240,7 @@ class EncoderEngine final : public Engine {
         return true;
       } catch (const std::exception& error) {
         reason = error.what();
-        if (devices_.failed() >= 0) continue;
+        if (devices_.culprits().failed() >= 0) continue;
         std::lock_guard lock(mutex_);
         reason_ = reason;
         return false;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+#include <exception>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <troika/core/error.hpp>
+#include <troika/serving/run_culprits.hpp>
 
 namespace troika::serving {
 
@@ -33,32 +35,18 @@ class EngineDevices {
     return bytes;
   }
 
-  void begin_run() {
-    thrower_ = suspect_ = -1;
-    to_blame_ = false;
-  }
+  void begin_run() { culprits_.emplace(); }
   // f() of a rank; what it throws is noted, and goes on.
   template <class F>
   auto watch(int rank, F&& f) {
     try {
       return f();
-    } catch (const Error& error) {
-      // Who fails because of another says which; who is at fault itself has no rank in its error, or its own.
-      if (error.rank() < 0 || error.rank() == rank) {
-        if (note(thrower_, rank)) to_blame_ = error.fault() == Fault::invalid_argument;
-      } else {
-        note(suspect_, error.rank());
-      }
-      throw;
     } catch (...) {
-      note(thrower_, rank);
+      culprits_->note(rank, std::current_exception());
       throw;
     }
   }
-  // What ran was at fault, and no device.
-  bool request_to_blame() const { return to_blame_; }
-  // The device that failed, as an index, or -1. A rank that came too late need not know it: then others do.
-  int failed() const { return to_blame_ ? -1 : thrower_ >= 0 ? thrower_.load() : suspect_.load(); }
+  const RunCulprits& culprits() const { return *culprits_; }  // once a run has begun
   // Leaves it out, and gives its name.
   std::string drop(int device) {
     auto name = devices_[static_cast<std::size_t>(device)].name();
@@ -67,14 +55,8 @@ class EngineDevices {
   }
 
  private:
-  static bool note(std::atomic<int>& first, int rank) {
-    int none = -1;
-    return first.compare_exchange_strong(none, rank);
-  }
-
   std::vector<D> devices_;
-  std::atomic<int> thrower_{-1}, suspect_{-1};  // the first who threw, and whom others waited for
-  std::atomic<bool> to_blame_{false};
+  std::optional<RunCulprits> culprits_;
 };
 
 }  // namespace troika::serving

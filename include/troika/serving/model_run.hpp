@@ -25,6 +25,7 @@
 #include <troika/scheduling/static_allocation.hpp>
 #include <troika/scheduling/task_scheduler.hpp>
 #include <troika/serving/engine.hpp>
+#include <troika/serving/run_culprits.hpp>
 #include <troika/serving/run_self_check.hpp>
 #include <troika/serving/step.hpp>
 #include <troika/sync/data_sync.hpp>
@@ -197,18 +198,8 @@ class ModelRun {
   void returned(int rank, const std::exception_ptr& thrown) {
     std::lock_guard lock(mutex_);
     returned_[static_cast<std::size_t>(rank)] = true;
+    if (thrown) culprits_.note(rank, thrown);
     if (thrown && !failure_) failure_ = thrown;
-    try {
-      if (thrown) std::rethrow_exception(thrown);
-    } catch (const Error& error) {
-      // Who fails because of another says which; who is at fault itself has no rank in its error, or its own.
-      const bool own = error.rank() < 0 || error.rank() == rank;
-      auto& first = own ? lost_ : suspect_;
-      if (first < 0) first = own ? rank : error.rank();
-      if (own && lost_ == rank) to_blame_ = error.fault() == Fault::invalid_argument;
-    } catch (...) {
-      if (lost_ < 0) lost_ = rank;
-    }
     changed_.notify_all();
   }
 
@@ -256,10 +247,7 @@ class ModelRun {
       }
       if (!failure_) end.failure = std::make_exception_ptr(Error(Fault::timeout, "a step did not end"));
     }
-    const int failed = to_blame_    ? -1
-                       : lost_ >= 0 ? lost_
-                       : gave_up    ? -1
-                                    : suspect_;  // a rank that came too late need not know it
+    const int failed = gave_up ? culprits_.thrower() : culprits_.failed();
     if (failed >= 0) end.lost.push_back(failed);
     std::ranges::sort(end.lost);
     return end;
@@ -281,8 +269,7 @@ class ModelRun {
   std::condition_variable changed_;
   std::vector<bool> returned_;
   std::exception_ptr failure_;
-  int lost_ = -1, suspect_ = -1;  // who threw first, and whom others waited for
-  bool to_blame_ = false;         // what it was asked to do is at fault, not the rank
+  RunCulprits culprits_;
   bool ended_ = false;
   std::uint64_t progress_ = 0;
 
