@@ -122,7 +122,7 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
     const auto keep_alive = text.keep_alive;
     const auto run =
         std::make_shared<TextRun>(*workers_, *pending_, std::move(text), std::move(format),
-                                  TextRun::To{reply, headers, request.peer, error}, Clock::now() + options_.queue_time);
+                                  TextRun::To{reply, headers, request.peer, error}, options_.queue_time);
     if (unloads) {
       host_.unload(model.name);
       return run->answer_without_text("unload");

@@ -97,7 +97,7 @@ void TextRun::begin() {
                             .sampling = request_.sampling,
                             .ends = request_.ignore_eos ? std::vector<std::int32_t>() : model_->ends,
                             .client = to_.client,
-                            .deadline = deadline_};
+                            .deadline = Clock::now() + queue_time_};
   if (request_.grammar) request.constraint = {*request_.grammar, model_->token_bytes};
   const auto self = shared_from_this();
   GenerationEvents events{[self](std::int32_t token) {

@@ -36,13 +36,13 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
     ErrorAnswer error = nullptr;
   };
   TextRun(Workers& workers, Pending& pending, TextRequest request, std::unique_ptr<TextFormat> format, To to,
-          Clock::time_point deadline)
+          std::chrono::milliseconds queue_time)
       : pending_(pending),
         workers_(workers),
         request_(std::move(request)),
         format_(std::move(format)),
         to_(std::move(to)),
-        deadline_(deadline) {}
+        queue_time_(queue_time) {}
 
   void watch_client();  // once, before all else
   // The model is loaded, or could not be.
@@ -68,7 +68,8 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   const TextRequest request_;
   const std::unique_ptr<TextFormat> format_;
   To to_;
-  const Clock::time_point deadline_, asked_ = Clock::now();
+  const std::chrono::milliseconds queue_time_;  // once the model is there
+  const Clock::time_point asked_ = Clock::now();
   Clock::time_point loaded_ = asked_;
   ModelHost::Lease model_;
 
