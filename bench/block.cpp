@@ -127,12 +127,8 @@ DecoderBlock<HostDevice> make_block(Pipeline& pipeline, const Sizes& sizes, Weig
     for (auto& value : ones.span()) value = 1;
     return RmsNorm<HostDevice>(std::move(ones), 1e-5f, rank);
   };
-  return {norm(),
-          {heads, column(query), column(kv), column(kv), row(query), rank},
-          {},
-          norm(),
-          GatedMlp<HostDevice>{{column(wide), column(wide)}, row(wide)},
-          {}};
+  return {norm(), {heads, column(query), column(kv), column(kv), row(query), rank}, {},
+          norm(), GatedMlp<HostDevice>{{column(wide), column(wide)}, row(wide)},    {}};
 }
 
 // What rank 0 measures while the others follow it.
@@ -151,10 +147,8 @@ void measure(benchmark::State& state, Pipeline& pipeline, const Sizes& sizes, We
   std::vector<std::int32_t> positions(static_cast<std::size_t>(sizes.tokens));
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(sizes.cached()));
   const SequenceRows sequence{.tokens = sizes.tokens, .cached = sizes.cached()};
-  const AttentionContext<HostDevice> context{.positions = positions,
-                                             .rotary = &rotary,
-                                             .cache = &cache.layer(0),
-                                             .sequences = {&sequence, 1}};
+  const AttentionContext<HostDevice> context{
+      .positions = positions, .rotary = &rotary, .cache = &cache.layer(0), .sequences = {&sequence, 1}};
   const auto input = Filler(99).tensor(pipeline.device(), {sizes.tokens, sizes.hidden});
 
   const auto once = [&] {

@@ -11,7 +11,9 @@
 
 // Your own policy is a type with two functions.
 struct LastDeviceFirst {
-  std::vector<double> shares(std::span<const troika::DeviceLoad> loads) { return std::vector<double>(loads.size(), 1.0); }
+  std::vector<double> shares(std::span<const troika::DeviceLoad> loads) {
+    return std::vector<double>(loads.size(), 1.0);
+  }
   int pick(std::span<const troika::DeviceLoad> candidates) { return static_cast<int>(candidates.size()) - 1; }
 };
 
@@ -39,7 +41,8 @@ bool show(const char* name, Allocation allocation) {
 }
 
 int main() {
-  std::printf("%-20s %8s %8s %8s %8s %10s\n", "tasks done by", "device 0", "device 1", "device 2", "right", "log lines");
+  std::printf("%-20s %8s %8s %8s %8s %10s\n", "tasks done by", "device 0", "device 1", "device 2", "right",
+              "log lines");
   bool right = show("StaticAllocation", troika::StaticAllocation{});
   right &= show("RoundRobin", troika::RoundRobin{});
   right &= show("RandomAllocation", troika::RandomAllocation{7});

@@ -22,8 +22,8 @@ std::vector<float> forward(int world_size, bool print) {
 
     const auto block = random_block(pipeline, {.hidden = 64, .intermediate = 160, .heads = 8, .kv_heads = 2});
     if (print && rank.rank() == 0) {
-      std::printf("query heads by rank: %s\nKV heads by rank:    %s\n", block.attention.heads().query.to_string().c_str(),
-                  block.attention.heads().kv.to_string().c_str());
+      std::printf("query heads by rank: %s\nKV heads by rank:    %s\n",
+                  block.attention.heads().query.to_string().c_str(), block.attention.heads().kv.to_string().c_str());
     }
     std::vector<std::int32_t> positions(5);
     std::iota(positions.begin(), positions.end(), 0);

@@ -22,7 +22,9 @@ int main(int argc, char** argv) {
   namespace models = troika::models;
   const std::string folder = argv[1];
   std::vector<std::string> sentences(argv + 2, argv + argc);
-  if (sentences.empty()) sentences = {"A troika is drawn by three horses.", "Three horses pull the sleigh.", "The invoice is due on Friday."};
+  if (sentences.empty())
+    sentences = {"A troika is drawn by three horses.", "Three horses pull the sleigh.",
+                 "The invoice is due on Friday."};
 
   const auto config = models::ModelConfig::load(folder);
   const auto weights = models::Weights::open(folder);

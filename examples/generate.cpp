@@ -2,8 +2,8 @@
 //
 //   prompt --> tokenizer --> [ rank 0 | rank 1 | rank 2 ] --> sampler --> tokenizer --> answer
 //
-// A trained model from a Hugging Face folder, split over three devices. The sampler sees candidates of each rank's part of
-// the vocabulary, never all of it.
+// A trained model from a Hugging Face folder, split over three devices. The sampler sees candidates of each rank's part
+// of the vocabulary, never all of it.
 //   usage: generate [FOLDER [PROMPT]]
 #include <cstdio>
 #include <string>

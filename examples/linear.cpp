@@ -31,14 +31,16 @@ int main() {
 
     const troika::ColumnParallelLinear by_rows{pipeline, weight.view()};
     const troika::RowParallelLinear by_columns{pipeline, weight.view()};
-    const auto a = pipeline.run(x, by_rows, troika::to<troika::Replicate>);                                // all_gather
-    const auto b = pipeline.run(x, troika::to<troika::Shard<1>>, by_columns, troika::to<troika::Replicate>);  // all_reduce
+    const auto a = pipeline.run(x, by_rows, troika::to<troika::Replicate>);  // all_gather
+    const auto b =
+        pipeline.run(x, troika::to<troika::Shard<1>>, by_columns, troika::to<troika::Replicate>);  // all_reduce
 
     float difference = 0;
     for (std::size_t i = 0; i < a.values().size(); ++i) {
       float expected = 0;  // the plain product, on one device
       for (std::size_t j = 0; j < 7; ++j) expected += input.values[i / 10 * 7 + j] * weight.values[i % 10 * 7 + j];
-      difference = std::fmax(difference, std::fmax(std::abs(a.values()[i] - expected), std::abs(b.values()[i] - expected)));
+      difference =
+          std::fmax(difference, std::fmax(std::abs(a.values()[i] - expected), std::abs(b.values()[i] - expected)));
     }
     if (rank.rank() == 0) {
       std::printf("outputs by rank: %s\ninputs by rank:  %s\n", by_rows.partition().to_string().c_str(),

@@ -18,8 +18,8 @@ int main() {
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
 
-    const troika::ColumnParallelLinear up{pipeline, w1.view()};   // Replicate -> Shard<1>
-    const troika::RowParallelLinear down{pipeline, w2.view()};    // Shard<1>  -> Partial
+    const troika::ColumnParallelLinear up{pipeline, w1.view()};  // Replicate -> Shard<1>
+    const troika::RowParallelLinear down{pipeline, w2.view()};   // Shard<1>  -> Partial
 
     const auto x = pipeline.replicate(input.view());
     const auto y = pipeline.run(x, up, troika::gelu, down, troika::to<troika::Replicate>);
@@ -27,6 +27,8 @@ int main() {
   });
 
   std::printf("y[0] = %.6f on every one of %zu ranks\n", first[0], first.size());
-  std::printf("Leave out the last to<Replicate>, and it does not compile.\n\nNext: block, a whole transformer block.\n");
-  for (const float value : first) if (value != first[0]) return 1;
+  std::printf(
+      "Leave out the last to<Replicate>, and it does not compile.\n\nNext: block, a whole transformer block.\n");
+  for (const float value : first)
+    if (value != first[0]) return 1;
 }

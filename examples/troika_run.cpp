@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // ctest: --quick
 //
-// The main program: splits a model over the devices of this machine, streams and scores its answers, shows that the number
-// of devices changes nothing but the time, and times a block of a large model.
+// The main program: splits a model over the devices of this machine, streams and scores its answers, shows that the
+// number of devices changes nothing but the time, and times a block of a large model.
 #include <CLI/CLI.hpp>
 
-#include <cstdio>
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <map>
 #include <optional>
@@ -55,7 +55,8 @@ bool score(const OpenModel& model, const Arguments& arguments) {
   heading("Some answers, as " + std::to_string(arguments.devices) + " devices draw them");
   std::vector<Case> samples;
   for (std::size_t i = 0; i < cases.size(); ++i) {
-    if (i == 0 || cases[i].task != cases[i - 1].task) samples.insert(samples.end(), {cases[i], cases[std::min(i + 1, cases.size() - 1)]});
+    if (i == 0 || cases[i].task != cases[i - 1].task)
+      samples.insert(samples.end(), {cases[i], cases[std::min(i + 1, cases.size() - 1)]});
   }
   const auto prompts_of = [](const std::vector<Case>& list) {
     std::vector<std::string> prompts;
@@ -63,16 +64,18 @@ bool score(const OpenModel& model, const Arguments& arguments) {
     return prompts;
   };
   std::size_t current = samples.size();
-  (void)answer(model, prompts_of(samples), arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate,
-               [&](std::size_t i, const std::string& text) {
-                 if (i != current) std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[i].prompt.c_str());
+  (void)answer(model, prompts_of(samples), arguments.ranks(), arguments.allocation(), arguments.decoder,
+               arguments.generate, [&](std::size_t i, const std::string& text) {
+                 if (i != current)
+                   std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[i].prompt.c_str());
                  current = i;
                  std::printf("%s", text.c_str());
                  std::fflush(stdout);
                });
   std::printf("\n");
 
-  const auto result = answer(model, prompts_of(cases), arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate);
+  const auto result = answer(model, prompts_of(cases), arguments.ranks(), arguments.allocation(), arguments.decoder,
+                             arguments.generate);
   std::map<std::string, std::pair<int, int>> tasks;  // right, all
   int right = 0;
   for (std::size_t i = 0; i < cases.size(); ++i) {
@@ -82,7 +85,8 @@ bool score(const OpenModel& model, const Arguments& arguments) {
   }
   heading("Score on " + std::to_string(cases.size()) + " cases that the training never saw");
   for (const auto& [task, counts] : tasks) {
-    std::printf("  %-10s %4d of %4d  %5.1f %%\n", task.c_str(), counts.first, counts.second, 100.0 * counts.first / counts.second);
+    std::printf("  %-10s %4d of %4d  %5.1f %%\n", task.c_str(), counts.first, counts.second,
+                100.0 * counts.first / counts.second);
   }
   const double percent = 100.0 * right / static_cast<double>(cases.size());
   std::printf("  %-10s %4d of %4zu  %5.1f %%\n", "all", right, cases.size(), percent);
@@ -99,7 +103,8 @@ bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
   Answers first;
   bool same = true;
   for (const int devices : arguments.invariant ? std::vector{1, 2, 4, 8} : std::vector{1, 2, 3, 4, 5}) {
-    const auto result = answer(model, prompts, arguments.ranks(devices), troika::StaticAllocation{}, arguments.decoder, arguments.generate);
+    const auto result = answer(model, prompts, arguments.ranks(devices), troika::StaticAllocation{}, arguments.decoder,
+                               arguments.generate);
     if (devices == 1) first = result;
     const bool equal = result.ranks_agree && result.tokens == first.tokens;
     same &= equal;
@@ -115,15 +120,18 @@ void show_large_block(const Arguments& arguments) {
   const auto cores = core_groups(1)[0];
   const int devices = std::max(2, arguments.devices);
   heading("One block with the shapes of Llama-3-8B, bf16");
-  const std::vector<std::int64_t> tokens = arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
+  const std::vector<std::int64_t> tokens =
+      arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
   struct Row {
     std::string devices;
     std::vector<BlockTime> times;
   };
   std::vector<Row> rows;
-  rows.push_back({"1, on 1 core", time_block(config, troika::host_devices(std::vector<std::vector<int>>{{cores[0]}}), tokens)});
+  rows.push_back(
+      {"1, on 1 core", time_block(config, troika::host_devices(std::vector<std::vector<int>>{{cores[0]}}), tokens)});
   if (cores.size() > 1) {
-    rows.push_back({"1, on " + std::to_string(cores.size()) + " cores", time_block(config, troika::host_devices({cores}), tokens)});
+    rows.push_back({"1, on " + std::to_string(cores.size()) + " cores",
+                    time_block(config, troika::host_devices({cores}), tokens)});
   }
   troika::HostReport report;
   rows.push_back({std::to_string(devices) + ", on " + std::to_string(cores.size()) + " cores",
@@ -143,7 +151,8 @@ void show_large_block(const Arguments& arguments) {
   const auto plan = models::ModelSplit::make(config, shares).rows(config);
   heading("Who holds what of it");
   print_plan({plan.begin() + 1, plan.end() - 1}, devices);
-  if (!SplitPicture(plan, devices, "A Llama-3-8B block over " + std::to_string(devices) + " devices").write(arguments.picture)) {
+  if (!SplitPicture(plan, devices, "A Llama-3-8B block over " + std::to_string(devices) + " devices")
+           .write(arguments.picture)) {
     throw troika::Error(troika::Fault::bad_file, "cannot write the picture to " + arguments.picture);
   }
   std::printf("  As a picture: %s\n", arguments.picture.c_str());
@@ -159,16 +168,18 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
     models::check_same_vocabulary(model.tokenizer, draft->tokenizer);
   }
   const Speculation speculation{arguments.speculate == "lookup", draft ? &*draft : nullptr};
-  const auto result = answer(model, {prompt}, arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate,
-                             [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace,
-                             speculation);
+  const auto result = answer(
+      model, {prompt}, arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate,
+      [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace,
+      speculation);
   std::printf("\n\n%zu tokens in %.1f ms, prompt included\n", result.count(), 1e3 * result.seconds);
   print_report(result.report, arguments.verbose);
   if (speculation.lookup || speculation.draft) {
-    std::printf("%lld of %lld guesses were right (%.0f %%); %lld passes after that of the prompt\n",
-                static_cast<long long>(result.accepted), static_cast<long long>(result.proposed),
-                100.0 * static_cast<double>(result.accepted) / static_cast<double>(std::max<std::int64_t>(result.proposed, 1)),
-                static_cast<long long>(result.steps));
+    std::printf(
+        "%lld of %lld guesses were right (%.0f %%); %lld passes after that of the prompt\n",
+        static_cast<long long>(result.accepted), static_cast<long long>(result.proposed),
+        100.0 * static_cast<double>(result.accepted) / static_cast<double>(std::max<std::int64_t>(result.proposed, 1)),
+        static_cast<long long>(result.steps));
   }
 }
 
@@ -182,7 +193,8 @@ void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Tra
     troika::Communication communication{rank, troika::Threads{}};
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
-    const models::Encoder encoder(pipeline, model.config, model.weights, [&](std::uint64_t bytes) { bar.advance(bytes); });
+    const models::Encoder encoder(pipeline, model.config, model.weights,
+                                  [&](std::uint64_t bytes) { bar.advance(bytes); });
     auto vector = encoder.embed(pipeline, model.tokenizer.encode(text));
     if (rank.rank() == 0) report = troika::HostReport::of(devices);
     communication.barrier();  // until then nobody gives memory back
@@ -197,8 +209,8 @@ void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Tra
 
 int run(const Arguments& arguments) {
   const OpenModel model(arguments.model);
-  std::printf("troika %d.%d.%d: a %s model of %.1f MB, split over %d devices\n", troika::version.major, troika::version.minor,
-              troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
+  std::printf("troika %d.%d.%d: a %s model of %.1f MB, split over %d devices\n", troika::version.major,
+              troika::version.minor, troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
               static_cast<double>(model.weights.total_bytes()) / 1e6, arguments.devices);
   print_plan(models::ModelSplit::make(model.config, arguments.shares()).rows(model.config), arguments.devices);
   if (arguments.plan || arguments.verbose) print_machine(core_groups(arguments.devices));
@@ -209,17 +221,24 @@ int run(const Arguments& arguments) {
   bool right = true;
   if (!model.config.is_decoder()) {
     run_encoder(model, arguments, traced);
-  } else if (arguments.own_model() || !arguments.prompt.empty() || !arguments.speculate.empty() || !arguments.draft.empty()) {
+  } else if (arguments.own_model() || !arguments.prompt.empty() || !arguments.speculate.empty() ||
+             !arguments.draft.empty()) {
     run_own_decoder(model, arguments, traced);
   } else {
     right = score(model, arguments);
     right &= compare_worlds(model, arguments);
-    if (traced) (void)answer(model, {"12 + 345 ="}, arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate, {}, traced);
+    if (traced)
+      (void)answer(model, {"12 + 345 ="}, arguments.ranks(), arguments.allocation(), arguments.decoder,
+                   arguments.generate, {}, traced);
     show_large_block(arguments);
-    std::printf("\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER or FILE.gguf of your own;\n"
-                "cmake --build build/cpu makes the programs that show one step each (all-reduce, linear, mlp, block, ...) beside this one,\n"
-                "troika-convert and troika-stress; ./dev serve answers clients of Ollama and OpenAI; ./dev bench makes troika-bench, which\n"
-                "measures a model on this machine.\n");
+    std::printf(
+        "\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER or "
+        "FILE.gguf of your own;\n"
+        "cmake --build build/cpu makes the programs that show one step each (all-reduce, linear, mlp, block, ...) "
+        "beside this one,\n"
+        "troika-convert and troika-stress; ./dev serve answers clients of Ollama and OpenAI; ./dev bench makes "
+        "troika-bench, which\n"
+        "measures a model on this machine.\n");
   }
   if (traced) {
     std::ofstream file(arguments.trace);
@@ -237,43 +256,63 @@ int main(int argc, char** argv) {
   Arguments arguments;
   arguments.generate.max_tokens = 64;
   CLI::App app{"Splits a transformer over the devices of this machine."};
-  app.add_option("--model", arguments.model, "Hugging Face folder or GGUF file of Llama, Mistral, Qwen, Gemma, Phi-3, GPT-2, BERT or Nomic-BERT")->capture_default_str();
+  app.add_option("--model", arguments.model,
+                 "Hugging Face folder or GGUF file of Llama, Mistral, Qwen, Gemma, Phi-3, GPT-2, BERT or Nomic-BERT")
+      ->capture_default_str();
   app.add_option("--prompt", arguments.prompt, "text to continue, or to embed");
-  app.add_option("--devices", arguments.devices, "ranks, each with its share of the cores (default: one a core, at least 2)")
+  app.add_option("--devices", arguments.devices,
+                 "ranks, each with its share of the cores (default: one a core, at least 2)")
       ->check(CLI::Range(1, 256));
   app.add_option("--weights", arguments.weights, "share of each device, such as 1,3")->delimiter(',');
-  app.add_option("--max-tokens", arguments.generate.max_tokens, "tokens to draw at most")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--context", arguments.decoder.context, "tokens that the KV cache holds (default: what the model takes, at most 4096)");
+  app.add_option("--max-tokens", arguments.generate.max_tokens, "tokens to draw at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--context", arguments.decoder.context,
+                 "tokens that the KV cache holds (default: what the model takes, at most 4096)");
   std::map<std::string, troika::KvType> kv_types;
   for (const auto type : troika::kv_types) kv_types.emplace(to_string(type), type);
   app.add_option_function<std::string>(
          "--kv-type", [&](const std::string& name) { arguments.decoder.kv_type = kv_types.at(name); },
          "how the KV cache is stored (default: f32); q8 is 8 bits")
       ->check(CLI::IsMember({"f32", "bf16", "f16", "q8"}));
-  app.add_option("--temperature", arguments.generate.sampling.temperature, "0: always the most likely token")->capture_default_str();
-  app.add_option("--top-k", arguments.generate.sampling.top_k, "draw from the k most likely; 0: all")->capture_default_str();
-  app.add_option("--min-p", arguments.generate.sampling.min_p, "draw from those with this part of the most likely one's probability")->capture_default_str();
-  app.add_option("--repeat-penalty", arguments.generate.sampling.repeat_penalty, "divides the logits of the last 64 tokens of the text; 1: none")->capture_default_str();
-  app.add_option("--top-p", arguments.generate.sampling.top_p, "draw from the most likely that make up this probability")->capture_default_str();
+  app.add_option("--temperature", arguments.generate.sampling.temperature, "0: always the most likely token")
+      ->capture_default_str();
+  app.add_option("--top-k", arguments.generate.sampling.top_k, "draw from the k most likely; 0: all")
+      ->capture_default_str();
+  app.add_option("--min-p", arguments.generate.sampling.min_p,
+                 "draw from those with this part of the most likely one's probability")
+      ->capture_default_str();
+  app.add_option("--repeat-penalty", arguments.generate.sampling.repeat_penalty,
+                 "divides the logits of the last 64 tokens of the text; 1: none")
+      ->capture_default_str();
+  app.add_option("--top-p", arguments.generate.sampling.top_p,
+                 "draw from the most likely that make up this probability")
+      ->capture_default_str();
   app.add_option("--seed", arguments.generate.sampling.seed, "of the draw")->capture_default_str();
-  auto* const lookup = app.add_option("--speculate", arguments.speculate, "guess tokens ahead; lookup: from what the text repeats")
-                           ->check(CLI::IsMember({"lookup"}));
-  app.add_option("--draft", arguments.draft, "guess tokens ahead with this smaller model of the same vocabulary")->excludes(lookup);
-  app.add_flag("--invariant", arguments.invariant, "the same bits on 1, 2, 4 and 8 devices, whatever else is in a pass");
-  app.add_flag("--sequence-parallel", arguments.decoder.sequence_parallel, "split the tokens of the prompt between the products");
+  auto* const lookup =
+      app.add_option("--speculate", arguments.speculate, "guess tokens ahead; lookup: from what the text repeats")
+          ->check(CLI::IsMember({"lookup"}));
+  app.add_option("--draft", arguments.draft, "guess tokens ahead with this smaller model of the same vocabulary")
+      ->excludes(lookup);
+  app.add_flag("--invariant", arguments.invariant,
+               "the same bits on 1, 2, 4 and 8 devices, whatever else is in a pass");
+  app.add_flag("--sequence-parallel", arguments.decoder.sequence_parallel,
+               "split the tokens of the prompt between the products");
   app.add_option("--trace", arguments.trace, "write a trace for ui.perfetto.dev");
   app.add_option("--picture", arguments.picture, "where the picture of the split goes")
       ->capture_default_str()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_flag("--plan", arguments.plan, "only print who holds what, and on which cores");
-  app.add_flag("--verbose", arguments.verbose, "print which cores the devices have, and what the system gave of what was asked");
+  app.add_flag("--verbose", arguments.verbose,
+               "print which cores the devices have, and what the system gave of what was asked");
   app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
   CLI11_PARSE(app, argc, argv);
   try {
     if (!arguments.weights.empty()) {
       const auto count = static_cast<int>(arguments.weights.size());
       troika::expects(arguments.devices == 0 || arguments.devices == count, [&] {
-        return "--weights states " + std::to_string(count) + " shares for " + std::to_string(arguments.devices) + " devices";
+        return "--weights states " + std::to_string(count) + " shares for " + std::to_string(arguments.devices) +
+               " devices";
       });
       arguments.devices = count;
     }

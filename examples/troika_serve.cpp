@@ -168,7 +168,8 @@ int run(Arguments& arguments) {
 int main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app{"Serves the models of a folder to programs that speak with Ollama (/api) or OpenAI (/v1)."};
-  app.add_option("--models", arguments.models, "folder of GGUF files and Hugging Face folders, one of them, or Ollama's own store (~/.ollama/models)")
+  app.add_option("--models", arguments.models,
+                 "folder of GGUF files and Hugging Face folders, one of them, or Ollama's own store (~/.ollama/models)")
       ->capture_default_str();
   auto* const host = app.add_option("--host", arguments.http.address,
                                     "address to listen on; other than this machine's own only with a token")
@@ -198,7 +199,8 @@ int main(int argc, char** argv) {
   app.add_option("--kv-tokens", arguments.groups.engine.kv_tokens,
                  "tokens of all texts that run at once (default: of 4 contexts)")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--max-queue", arguments.groups.engine.most_waiting, "requests that may wait for a model; more get 503")
+  app.add_option("--max-queue", arguments.groups.engine.most_waiting,
+                 "requests that may wait for a model; more get 503")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--max-wait", arguments.max_wait,
@@ -241,7 +243,8 @@ int main(int argc, char** argv) {
     if (host->count() > 0) arguments.http.address = given.address;
     if (port->count() > 0) arguments.http.port = given.port;
     if (arguments.devices == 0)
-      arguments.devices = std::max(arguments.group_count, std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16));
+      arguments.devices =
+          std::max(arguments.group_count, std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16));
     return run(arguments);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troika-serve: %s\n", error.what());

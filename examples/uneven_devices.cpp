@@ -3,8 +3,8 @@
 //   device 0  ########################  full speed    the first split:   even
 //   device 1  ############              half speed    the next ones:     what was measured
 //
-// One device is slow (here: it does its product twice). DynamicAllocation measures both and gives the slow one about half
-// of what the other gets. Static weights, for when you know: StaticAllocation{{2.0, 1.0}}.
+// One device is slow (here: it does its product twice). DynamicAllocation measures both and gives the slow one about
+// half of what the other gets. Static weights, for when you know: StaticAllocation{{2.0, 1.0}}.
 #include <chrono>
 #include <cstdio>
 

@@ -22,7 +22,8 @@
 // A Hugging Face folder or a GGUF file, opened once for all worlds.
 struct OpenModel {
   explicit OpenModel(const std::string& path)
-      : config(troika::models::ModelConfig::load(path)), weights(troika::models::Weights::open(path)),
+      : config(troika::models::ModelConfig::load(path)),
+        weights(troika::models::Weights::open(path)),
         tokenizer(troika::models::Tokenizer::load(path)) {}
   troika::models::ModelConfig config;
   troika::models::Weights weights;
@@ -40,7 +41,8 @@ inline std::vector<Case> read_cases(const std::string& path) {
   for (std::string line; std::getline(file, line);) {
     const auto first = line.find('\t'), second = line.find('\t', first + 1);
     if (first == std::string::npos || second == std::string::npos) {
-      throw troika::Error(troika::Fault::bad_file, path + ": a line is task, prompt and answer with tabs between, not \"" + line + "\"");
+      throw troika::Error(troika::Fault::bad_file,
+                          path + ": a line is task, prompt and answer with tabs between, not \"" + line + "\"");
     }
     cases.push_back({line.substr(0, first), line.substr(first + 1, second - first - 1), line.substr(second + 1)});
   }
@@ -49,7 +51,7 @@ inline std::vector<Case> read_cases(const std::string& path) {
 }
 
 struct Answers {
-  std::vector<std::vector<std::int32_t>> tokens;  // one list a prompt, the same on every rank
+  std::vector<std::vector<std::int32_t>> tokens;       // one list a prompt, the same on every rank
   std::int64_t proposed = 0, accepted = 0, steps = 0;  // of speculation
   double seconds = 0;
   bool ranks_agree = true;
@@ -72,8 +74,8 @@ using Shown = std::function<void(std::size_t prompt, const std::string& text)>;
 
 // Loads the model on the devices and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
 template <class Allocation>
-Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, const std::vector<troika::HostDevice>& devices,
-               Allocation allocation,
+Answers answer(const OpenModel& model, const std::vector<std::string>& prompts,
+               const std::vector<troika::HostDevice>& devices, Allocation allocation,
                const troika::models::DecoderOptions& decoder_options, const troika::models::GenerateOptions& options,
                const Shown& shown = {}, troika::Trace* trace = nullptr, const Speculation& speculation = {}) {
   std::vector<std::vector<std::int32_t>> ids;
@@ -81,7 +83,8 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, 
 
   using Clock = std::chrono::steady_clock;
   troika::TaskScheduler scheduler{devices, std::move(allocation), {.trace = trace}};
-  ProgressBar bar("loading", model.weights.total_bytes() + (speculation.draft ? speculation.draft->weights.total_bytes() : 0));
+  ProgressBar bar("loading",
+                  model.weights.total_bytes() + (speculation.draft ? speculation.draft->weights.total_bytes() : 0));
   const auto ranks = scheduler.run_on_every_device([&](auto& rank) {
     troika::Communication communication{rank, troika::Threads{}};
     troika::DataSync sync{communication};
@@ -96,9 +99,10 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, 
       for (std::size_t i = 0; i < ids.size(); ++i) {
         cache.truncate(0);
         troika::models::StreamDecoder text(model.tokenizer);
-        auto answer = troika::models::speculate(pipeline, decoder, cache, ids[i], options, proposer, [&](std::int32_t token) {
-          if (shown && rank.rank() == 0) shown(i, text.add(token));
-        });
+        auto answer =
+            troika::models::speculate(pipeline, decoder, cache, ids[i], options, proposer, [&](std::int32_t token) {
+              if (shown && rank.rank() == 0) shown(i, text.add(token));
+            });
         result.tokens.push_back(std::move(answer.tokens));
         result.proposed += answer.proposed, result.accepted += answer.accepted, result.steps += answer.steps;
         if (shown && rank.rank() == 0) shown(i, text.finish());

@@ -12,12 +12,13 @@
 #include <troika/troika.hpp>
 
 struct BlockTime {
-  double milliseconds = 0;        // one forward pass, median
-  double all_reduce_share = 0;    // of that, in all_reduce, waiting for the other ranks included
+  double milliseconds = 0;      // one forward pass, median
+  double all_reduce_share = 0;  // of that, in all_reduce, waiting for the other ranks included
 };
 
 // Times one decoder block with random bf16 weights of the shapes in `config`, split over these devices.
-inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& config, const std::vector<troika::HostDevice>& devices,
+inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& config,
+                                         const std::vector<troika::HostDevice>& devices,
                                          const std::vector<std::int64_t>& token_counts,
                                          troika::HostReport* report = nullptr) {
   using troika::HostDevice;
@@ -56,21 +57,28 @@ inline std::vector<BlockTime> time_block(const troika::models::ModelConfig& conf
     };
     const auto query = split.heads.query_features(), kv = split.heads.kv_features();
     const troika::DecoderBlock<HostDevice> block{
-        norm(), {split.heads, column(query), column(kv), column(kv), row(query), pipeline.rank()},
-        {}, norm(), troika::GatedMlp<HostDevice>{{column(split.intermediate), column(split.intermediate)}, row(split.intermediate)}, {}};
+        norm(),
+        {split.heads, column(query), column(kv), column(kv), row(query), pipeline.rank()},
+        {},
+        norm(),
+        troika::GatedMlp<HostDevice>{{column(split.intermediate), column(split.intermediate)}, row(split.intermediate)},
+        {}};
 
     const auto most = *std::ranges::max_element(token_counts);
     const troika::RotaryTable rotary(most, config.head_dim);
     std::vector<std::int32_t> positions(static_cast<std::size_t>(most));
     std::iota(positions.begin(), positions.end(), 0);
-    troika::KvMemory<HostDevice> cache(pipeline.device(), 1, most, split.heads.kv[pipeline.rank()].size(), config.head_dim);
+    troika::KvMemory<HostDevice> cache(pipeline.device(), 1, most, split.heads.kv[pipeline.rank()].size(),
+                                       config.head_dim);
 
     std::vector<BlockTime> times;
     for (const auto tokens : token_counts) {
       const troika::SequenceRows sequence{.tokens = tokens};
-      const troika::AttentionContext<HostDevice> context{.positions = std::span(positions).first(static_cast<std::size_t>(tokens)),
-                                                         .rotary = &rotary, .cache = &cache.layer(0),
-                                                         .sequences = {&sequence, 1}};
+      const troika::AttentionContext<HostDevice> context{
+          .positions = std::span(positions).first(static_cast<std::size_t>(tokens)),
+          .rotary = &rotary,
+          .cache = &cache.layer(0),
+          .sequences = {&sequence, 1}};
       const std::vector<float> input(static_cast<std::size_t>(tokens * config.hidden_size), 0.5f);
       const auto* track = rank.track(troika::Lane::communication);
       std::vector<double> passes, shares;

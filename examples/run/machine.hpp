@@ -30,14 +30,16 @@ inline void print_machine(const std::vector<std::vector<int>>& groups) {
   text = troika::HostTopology::of_this_machine().to_string(groups);
 #else
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    text += "device " + std::to_string(i) + ": " + std::to_string(groups[i].size()) + " cores; troika::topology, which is left out, knows where\n";
+    text += "device " + std::to_string(i) + ": " + std::to_string(groups[i].size()) +
+            " cores; troika::topology, which is left out, knows where\n";
   }
 #endif
   const auto setting = troika::HostReport::of({}).huge_page_setting;
   std::printf("%shuge pages of the system: %s\n", text.c_str(), setting.empty() ? "none found" : setting.c_str());
 }
 
-// What the system refused, a line each on stderr; nothing when all is as wished, but for the numbers that were asked for.
+// What the system refused, a line each on stderr; nothing when all is as wished, but for the numbers that were asked
+// for.
 inline void print_report(const troika::HostReport& report, bool verbose = false) {
   std::fflush(stdout);
   if (verbose) std::printf("%s\n", report.to_string().c_str());

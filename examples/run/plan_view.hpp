@@ -54,12 +54,16 @@ class SplitPicture {
   // False when the file cannot be written.
   bool write(const std::string& path) const {
     std::ofstream file(path);
-    file << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width_ << ' ' << height_ << "\" role=\"img\">\n"
-         << "<style>text{font:12px sans-serif;fill:#222}.title{font-size:16px;font-weight:bold}.note{font-size:11px;fill:#666}"
-            "rect{stroke:#fff;stroke-width:.5}.arrow{stroke:#666;fill:none;stroke-width:1.5}.back{fill:#fff;stroke:none}"
-            "@media(prefers-color-scheme:dark){text{fill:#eee}.note{fill:#aaa}rect{stroke:#111}.back{fill:#111}}</style>\n"
-         << "<rect class=\"back\" width=\"100%\" height=\"100%\"/>\n"
-         << body_ << "</svg>\n";
+    file
+        << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << width_ << ' ' << height_
+        << "\" role=\"img\">\n"
+        << "<style>text{font:12px "
+           "sans-serif;fill:#222}.title{font-size:16px;font-weight:bold}.note{font-size:11px;fill:#666}"
+           "rect{stroke:#fff;stroke-width:.5}.arrow{stroke:#666;fill:none;stroke-width:1.5}.back{fill:#fff;stroke:none}"
+           "@media(prefers-color-scheme:dark){text{fill:#eee}.note{fill:#aaa}rect{stroke:#111}.back{fill:#111}}</"
+           "style>\n"
+        << "<rect class=\"back\" width=\"100%\" height=\"100%\"/>\n"
+        << body_ << "</svg>\n";
     return static_cast<bool>(file.flush());
   }
 
@@ -99,8 +103,8 @@ class SplitPicture {
              "\" height=\"" + std::to_string(height) + "\" fill=\"hsl(" + std::to_string(hue) + ",55%,52%)\"/>\n";
   }
   void text(double x, double y, const std::string& what, const char* kind) {
-    body_ += "<text class=\"" + std::string(kind) + "\" x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) + "\">" +
-             what + "</text>\n";
+    body_ += "<text class=\"" + std::string(kind) + "\" x=\"" + std::to_string(x) + "\" y=\"" + std::to_string(y) +
+             "\">" + what + "</text>\n";
   }
 
   int ranks_;

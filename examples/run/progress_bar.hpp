@@ -14,7 +14,8 @@
 // A bar on stderr that several ranks advance; nothing where stderr is no terminal. (Debian packages no library for it.)
 class ProgressBar {
  public:
-  ProgressBar(std::string what, std::uint64_t total) : what_(std::move(what)), total_(std::max<std::uint64_t>(total, 1)) {}
+  ProgressBar(std::string what, std::uint64_t total)
+      : what_(std::move(what)), total_(std::max<std::uint64_t>(total, 1)) {}
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
   ~ProgressBar() {

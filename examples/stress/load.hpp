@@ -39,8 +39,10 @@ struct Scenario {
     const bool whole = std::sscanf(text.c_str(), "%lf:%lld/%lld%n", &scenario.weight, &prompt, &answer, &used) == 3 &&
                        used == static_cast<int>(text.size());
     if (!whole || !(scenario.weight > 0 && scenario.weight < 1e9) || prompt < 1 || answer < 1) {
-      throw troika::Error(troika::Fault::invalid_argument,
-                          "--mix takes WEIGHT:PROMPT/ANSWER of each scenario, the last two in tokens, such as 40:128/32, not \"" + text + "\"");
+      throw troika::Error(
+          troika::Fault::invalid_argument,
+          "--mix takes WEIGHT:PROMPT/ANSWER of each scenario, the last two in tokens, such as 40:128/32, not \"" +
+              text + "\"");
     }
     scenario.prompt = prompt, scenario.answer = answer;
     return scenario;
@@ -127,7 +129,8 @@ class Load {
                                                [this, &outcome](const serving::GenerationEnd& end) {
                                                  outcome.finish = end.finish;
                                                  outcome.error = end.error;
-                                                 outcome.refused = end.error.starts_with("429") || end.error.starts_with("503");
+                                                 outcome.refused =
+                                                     end.error.starts_with("429") || end.error.starts_with("503");
                                                  outcome.devices = end.devices;
                                                  outcome.prompt_tokens = end.prompt_tokens;
                                                  outcome.tokens = end.tokens;

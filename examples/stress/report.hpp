@@ -76,15 +76,19 @@ struct Summary {
 inline void print_table(const std::vector<Summary>& summaries) {
   int width = 12;
   for (const auto& s : summaries) width = std::max(width, static_cast<int>(s.name.size()));
-  std::printf("%-*s  %8s  %9s  %9s  %8s  %8s  %7s  %8s\n", width, "", "QPS", "tokens/s", "in all/s", "answered", "refused", "failed", "goodput");
+  std::printf("%-*s  %8s  %9s  %9s  %8s  %8s  %7s  %8s\n", width, "", "QPS", "tokens/s", "in all/s", "answered",
+              "refused", "failed", "goodput");
   for (const auto& s : summaries) {
     std::printf("%-*s  %8.1f  %9.1f  %9.1f  %8zu  %8zu  %7zu  %6.1f %%\n", width, s.name.c_str(), s.qps(),
-                s.per_second(static_cast<double>(s.tokens)), s.per_second(static_cast<double>(s.prompt_tokens + s.tokens)),
-                s.answered, s.refusals.size(), s.failed(), 100 * s.goodput());
+                s.per_second(static_cast<double>(s.tokens)),
+                s.per_second(static_cast<double>(s.prompt_tokens + s.tokens)), s.answered, s.refusals.size(),
+                s.failed(), 100 * s.goodput());
   }
   std::printf("\n%-*s  %-12s  %8s  %8s  %8s  %8s  %8s\n", width, "", "ms", "50 %", "90 %", "95 %", "99 %", "most");
-  for (const auto& [what, times] : {std::pair{"first token", &Summary::first_tokens}, {"per token", &Summary::token_times},
-                                    {"response", &Summary::responses}, {"refusal", &Summary::refusals}}) {
+  for (const auto& [what, times] : {std::pair{"first token", &Summary::first_tokens},
+                                    {"per token", &Summary::token_times},
+                                    {"response", &Summary::responses},
+                                    {"refusal", &Summary::refusals}}) {
     for (const auto& s : summaries) {
       if ((s.*times).empty()) continue;
       std::printf("%-*s  %-12s", width, s.name.c_str(), what);
@@ -92,8 +96,9 @@ inline void print_table(const std::vector<Summary>& summaries) {
       std::printf("\n");
     }
   }
-  std::printf("\nQPS: requests answered, by the time from the first to the end of the last; tokens of answers, and of prompts\n"
-              "and answers in all. Goodput: of all requests, those answered within the budgets.\n");
+  std::printf(
+      "\nQPS: requests answered, by the time from the first to the end of the last; tokens of answers, and of prompts\n"
+      "and answers in all. Goodput: of all requests, those answered within the budgets.\n");
   for (const auto& s : summaries) {
     std::printf("%-*s", width, s.name.c_str());
     for (const auto& [devices, count] : s.share)
@@ -114,19 +119,24 @@ inline void write_svg(std::ostream& out, const std::vector<Summary>& summaries, 
   for (const auto& s : summaries) longest = std::max(longest, percentile(s.responses, 1));
   const auto x = [&](double seconds) { return left + width * seconds / longest; };
   const auto y = [&](double part) { return top + height * (1 - part); };
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << left + width + 170 << " " << top + height + bottom
-      << "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n<text x=\"" << left
-      << "\" y=\"24\" font-size=\"16\">" << title << "</text>\n";
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << left + width + 170 << " "
+      << top + height + bottom
+      << "\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" "
+         "fill=\"#ffffff\"/>\n<text x=\""
+      << left << "\" y=\"24\" font-size=\"16\">" << title << "</text>\n";
   for (int i = 0; i <= 4; ++i) {
     const double part = i / 4.0;
     char label[64];
     std::snprintf(label, sizeof label, "%.0f %%", 100 * part);
     out << "<line x1=\"" << left << "\" x2=\"" << left + width << "\" y1=\"" << y(part) << "\" y2=\"" << y(part)
-        << "\" stroke=\"#dddddd\"/>\n<text x=\"" << left - 8 << "\" y=\"" << y(part) + 4 << "\" text-anchor=\"end\">" << label << "</text>\n";
+        << "\" stroke=\"#dddddd\"/>\n<text x=\"" << left - 8 << "\" y=\"" << y(part) + 4 << "\" text-anchor=\"end\">"
+        << label << "</text>\n";
     std::snprintf(label, sizeof label, "%.0f ms", 1e3 * longest * part);
-    out << "<text x=\"" << x(longest * part) << "\" y=\"" << top + height + 20 << "\" text-anchor=\"middle\">" << label << "</text>\n";
+    out << "<text x=\"" << x(longest * part) << "\" y=\"" << top + height + 20 << "\" text-anchor=\"middle\">" << label
+        << "</text>\n";
   }
-  out << "<text x=\"" << left + width / 2 << "\" y=\"" << top + height + 42 << "\" text-anchor=\"middle\">response time</text>\n";
+  out << "<text x=\"" << left + width / 2 << "\" y=\"" << top + height + 42
+      << "\" text-anchor=\"middle\">response time</text>\n";
   for (std::size_t i = 0; i < summaries.size(); ++i) {
     auto times = summaries[i].responses;
     std::ranges::sort(times);
@@ -135,9 +145,9 @@ inline void write_svg(std::ostream& out, const std::vector<Summary>& summaries, 
     for (std::size_t t = 0; t < times.size(); ++t)
       out << x(times[t]) << "," << y(static_cast<double>(t + 1) / static_cast<double>(summaries[i].requests)) << " ";
     const double row = top + 20 + 22 * static_cast<double>(i);
-    out << "\"/>\n<line x1=\"" << left + width + 15 << "\" x2=\"" << left + width + 40 << "\" y1=\"" << row << "\" y2=\"" << row
-        << "\" stroke-width=\"3\" stroke=\"" << colour << "\"/>\n<text x=\"" << left + width + 46 << "\" y=\"" << row + 4 << "\">"
-        << summaries[i].name << "</text>\n";
+    out << "\"/>\n<line x1=\"" << left + width + 15 << "\" x2=\"" << left + width + 40 << "\" y1=\"" << row
+        << "\" y2=\"" << row << "\" stroke-width=\"3\" stroke=\"" << colour << "\"/>\n<text x=\"" << left + width + 46
+        << "\" y=\"" << row + 4 << "\">" << summaries[i].name << "</text>\n";
   }
   out << "</svg>\n";
 }

@@ -29,7 +29,8 @@ struct To {
   };
   By operator()(Partition partition) const requires is_shard<P> { return {std::move(partition)}; }
 };
-template <Placement P> inline constexpr To<P> to{};
+template <Placement P>
+inline constexpr To<P> to{};
 
 // y = x + stages(x): the stages must end on the placement they began with.
 template <class... Stages>
@@ -38,18 +39,29 @@ struct Residual {
 };
 // Lvalue stages are referred to, not copied: layers own memory.
 template <class... Stages>
-Residual<Stages...> residual(Stages&&... stages) { return {std::tuple<Stages...>(std::forward<Stages>(stages)...)}; }
+Residual<Stages...> residual(Stages&&... stages) {
+  return {std::tuple<Stages...>(std::forward<Stages>(stages)...)};
+}
 
 namespace detail {
-template <class T> inline constexpr bool is_to = false;
-template <Placement P> inline constexpr bool is_to<To<P>> = true;
-template <class T> inline constexpr bool is_to_by = requires(T by) { requires std::same_as<T, typename To<typename T::placement>::By>; };
-template <class T> inline constexpr bool is_residual = false;
-template <class... S> inline constexpr bool is_residual<Residual<S...>> = true;
+template <class T>
+inline constexpr bool is_to = false;
+template <Placement P>
+inline constexpr bool is_to<To<P>> = true;
+template <class T>
+inline constexpr bool is_to_by = requires(T by) {
+  requires std::same_as<T, typename To<typename T::placement>::By>;
+};
+template <class T>
+inline constexpr bool is_residual = false;
+template <class... S>
+inline constexpr bool is_residual<Residual<S...>> = true;
 
 template <class Stage>
 constexpr std::string_view stage_name() {
-  if constexpr (requires { { std::remove_cvref_t<Stage>::name } -> std::convertible_to<std::string_view>; }) {
+  if constexpr (requires {
+                  { std::remove_cvref_t<Stage>::name } -> std::convertible_to<std::string_view>;
+                }) {
     return std::remove_cvref_t<Stage>::name;
   } else {
     return "stage";
@@ -60,9 +72,10 @@ constexpr std::string_view stage_name() {
 struct Misplaced {};
 }  // namespace detail
 
-// Composes the three components on one rank. A stage is any callable that takes a tensor in one placement, and the stream,
-// and gives one in another. run() folds the stages from left to right; a stage that does not accept the placement before
-// it does not compile. One thread a rank; all ranks construct and run the same pipelines in the same order.
+// Composes the three components on one rank. A stage is any callable that takes a tensor in one placement, and the
+// stream, and gives one in another. run() folds the stages from left to right; a stage that does not accept the
+// placement before it does not compile. One thread a rank; all ranks construct and run the same pipelines in the same
+// order.
 template <class TaskScheduler, class DataSync, class Communication>
 class Pipeline {
  public:
@@ -71,7 +84,9 @@ class Pipeline {
 
   // Collective: the ranks agree on the shares that rank 0's scheduler states now.
   Pipeline(TaskScheduler& scheduler, DataSync& sync, Communication& communication)
-      : scheduler_(&scheduler), sync_(&sync), communication_(&communication),
+      : scheduler_(&scheduler),
+        sync_(&sync),
+        communication_(&communication),
         stream_(scheduler.device(communication.world_rank())),
         shares_{std::vector<double>(static_cast<std::size_t>(communication.world_size()), 1.0)} {
     if (Trace* trace = scheduler.trace()) track_ = &trace->track(communication.world_rank(), Lane::compute);
@@ -88,7 +103,8 @@ class Pipeline {
   Communication& communication() { return *communication_; }
   Trace::Track* track() const { return track_; }
 
-  // Collective: asks the allocation again, for the partitions made from here on. Layers keep the split they were made with.
+  // Collective: asks the allocation again, for the partitions made from here on. Layers keep the split they were made
+  // with.
   void rebalance() {
     auto wanted = scheduler_->shares();
     if (wanted.size() != shares_.weights.size()) return;  // a sub-group of the devices splits evenly
@@ -101,9 +117,7 @@ class Pipeline {
   }
   const Shares& shares() const { return shares_; }
   // How this pipeline splits `extent` indices in whole blocks of `align`; the same on every rank.
-  Partition partition(std::int64_t extent, std::int64_t align = 1) const {
-    return shares_.partition(extent, align);
-  }
+  Partition partition(std::int64_t extent, std::int64_t align = 1) const { return shares_.partition(extent, align); }
 
   // A tensor that every rank holds, from values in host memory that are the same on every rank.
   template <class T>
@@ -142,8 +156,9 @@ class Pipeline {
     if constexpr (detail::is_to<Plain>) {
       using To = typename Plain::placement;
       if constexpr (is_shard<To>) {
-        expects(shard_dim<To> < x.shape().dims(),
-                [&] { return "a tensor of shape " + x.shape().to_string() + " has no dimension for " + placement_name<To>(); });
+        expects(shard_dim<To> < x.shape().dims(), [&] {
+          return "a tensor of shape " + x.shape().to_string() + " has no dimension for " + placement_name<To>();
+        });
         return move_to<To>(std::forward<X>(x), partition(x.shape()[shard_dim<To>]));
       } else {
         return sync_->template redistribute<To>(owned(std::forward<X>(x)), stream_);
@@ -184,13 +199,17 @@ class Pipeline {
 
   // A redistribution consumes its tensor; one that the caller keeps is copied first.
   template <Element T, Placement P>
-  DTensor<T, P, Device> owned(DTensor<T, P, Device>&& x) { return std::move(x); }
+  DTensor<T, P, Device> owned(DTensor<T, P, Device>&& x) {
+    return std::move(x);
+  }
   template <Element T, Placement P>
   DTensor<T, P, Device> owned(const DTensor<T, P, Device>& x) {
     Tensor<T, Device> local(stream_.device(), x.local().shape());
     copy(stream_, x.local(), local.view());
-    if constexpr (is_shard<P>) return DTensor<T, P, Device>(std::move(local), x.partition(), rank());
-    else return DTensor<T, P, Device>(std::move(local));
+    if constexpr (is_shard<P>)
+      return DTensor<T, P, Device>(std::move(local), x.partition(), rank());
+    else
+      return DTensor<T, P, Device>(std::move(local));
   }
 
   TaskScheduler* scheduler_;

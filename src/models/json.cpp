@@ -9,8 +9,8 @@
 namespace troika::models {
 namespace {
 
-// Builds the document from parser events. nlohmann's own builder keeps the last of two equal keys and has no depth limit,
-// and a document thousands of levels deep overflows the stack when it is copied.
+// Builds the document from parser events. nlohmann's own builder keeps the last of two equal keys and has no depth
+// limit, and a document thousands of levels deep overflows the stack when it is copied.
 class Builder : public nlohmann::json_sax<Json> {
  public:
   Builder(Json& root, const std::string& origin) : root_(root), origin_(origin) {}

@@ -23,7 +23,8 @@ inline constexpr int max_json_depth = 64;
 [[noreturn]] inline void bad_file(const std::string& text) { throw Error(Fault::bad_file, text); }
 [[noreturn]] inline void unsupported(const std::string& text) { throw Error(Fault::unsupported, text); }
 
-// Error{bad_file} with the position for anything that is not JSON, nested deeper than max_json_depth, or has a key twice.
+// Error{bad_file} with the position for anything that is not JSON, nested deeper than max_json_depth, or has a key
+// twice.
 Json parse_json(std::string_view text, const std::string& origin);
 
 // Hands `text` to a parser of events, which throws for what it does not like. For documents too large for a Json.
@@ -49,12 +50,12 @@ class Fields {
   Fields(const Json& object, std::string where);
 
   const std::string& where() const { return where_; }
-  bool contains(const char* key) const;         // present, perhaps null
-  bool has(const char* key) const;              // present and not null
-  const Json& get(const char* key) const;       // Error when absent or null
-  const Json* find(const char* key) const;      // null when absent or null
+  bool contains(const char* key) const;     // present, perhaps null
+  bool has(const char* key) const;          // present and not null
+  const Json& get(const char* key) const;   // Error when absent or null
+  const Json* find(const char* key) const;  // null when absent or null
   Fields object(const char* key) const;
-  const Json& array(const char* key) const;     // Error when absent or not an array
+  const Json& array(const char* key) const;  // Error when absent or not an array
   std::string string(const char* key) const;
   std::string string(const char* key, const std::string& otherwise) const;
   bool boolean(const char* key, bool otherwise) const;

@@ -120,9 +120,8 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
     const auto unloads = text.unloads();
     if (!unloads) check_writes(model, text.chat ? "chat" : "generate");
     const auto keep_alive = text.keep_alive;
-    const auto run =
-        std::make_shared<TextRun>(*workers_, *pending_, std::move(text), std::move(format),
-                                  TextRun::To{reply, headers, request.peer, error}, options_.queue_time);
+    const auto run = std::make_shared<TextRun>(*workers_, *pending_, std::move(text), std::move(format),
+                                               TextRun::To{reply, headers, request.peer, error}, options_.queue_time);
     if (unloads) {
       host_.unload(model.name);
       return run->answer_without_text("unload");

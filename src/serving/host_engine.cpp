@@ -9,7 +9,8 @@
 
 namespace troika::serving {
 
-std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model, EngineOptions options) {
+std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model,
+                                    EngineOptions options) {
   if (!models::ModelConfig::load(model).is_decoder()) {
     return std::make_unique<EncoderEngine<HostDevice>>(std::move(devices), model, std::move(options));
   }

@@ -65,7 +65,8 @@ class HttpService : public std::enable_shared_from_this<HttpService> {
   std::vector<std::shared_ptr<Connection>> all();
 
   asio::io_context io_{};
-  // Until stop() has posted its last: what is posted when the threads have gone would stay, with the connection it keeps.
+  // Until stop() has posted its last: what is posted when the threads have gone would stay, with the connection it
+  // keeps.
   asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   tcp::acceptor acceptor_{io_};
   asio::steady_timer again_{io_};  // accepting, after an error

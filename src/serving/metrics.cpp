@@ -39,13 +39,16 @@ struct Now {
 constexpr Now gauges[] = {
     {"troika_engine_ready", "1 where steps can be taken.", [](const EngineLoad& l) { return l.ready ? 1.0 : 0.0; }},
     {"troika_devices", "Devices that share the model.", [](const EngineLoad& l) { return double(l.devices); }},
-    {"troika_num_requests_running", "Requests that share steps.", [](const EngineLoad& l) { return double(l.running); }},
-    {"troika_num_requests_waiting", "Requests that wait for memory or their turn.", [](const EngineLoad& l) { return double(l.waiting); }},
+    {"troika_num_requests_running", "Requests that share steps.",
+     [](const EngineLoad& l) { return double(l.running); }},
+    {"troika_num_requests_waiting", "Requests that wait for memory or their turn.",
+     [](const EngineLoad& l) { return double(l.waiting); }},
     {"troika_kv_cache_usage_perc", "Part of the pages for keys and values that is in use, from 0 to 1.",
      [](const EngineLoad& l) { return l.pages > 0 ? double(l.pages_used) / double(l.pages) : 0.0; }},
 };
 constexpr Now counters[] = {
-    {"troika_prompt_tokens_total", "Tokens of prompts that were read.", [](const EngineLoad& l) { return double(l.prompt_tokens); }},
+    {"troika_prompt_tokens_total", "Tokens of prompts that were read.",
+     [](const EngineLoad& l) { return double(l.prompt_tokens); }},
     {"troika_prefix_cache_hits_total", "Tokens of prompts whose keys and values were there already.",
      [](const EngineLoad& l) { return double(l.reused_tokens); }},
     {"troika_generation_tokens_total", "Tokens that were drawn.", [](const EngineLoad& l) { return double(l.tokens); }},
@@ -78,7 +81,9 @@ struct Metrics::State {
   };
 
   State() {
-    const auto gauge = [&](const Now& now) { gauge_families.push_back(&prometheus::BuildGauge().Name(now.name).Help(now.help).Register(registry)); };
+    const auto gauge = [&](const Now& now) {
+      gauge_families.push_back(&prometheus::BuildGauge().Name(now.name).Help(now.help).Register(registry));
+    };
     for (const auto& now : gauges) gauge(now);
     for (const auto& now : counters)
       counter_families.push_back(&prometheus::BuildCounter().Name(now.name).Help(now.help).Register(registry));
@@ -90,11 +95,21 @@ struct Metrics::State {
   // The same object for the same name.
   Model model(const std::string& name) {
     const Labels labels{{"model_name", name}};
-    return {&prometheus::BuildCounter().Name("troika_requests_total").Help("Requests that ended, by how.").Register(registry),
-            &prometheus::BuildCounter().Name("troika_requests_refused_total").Help("Requests that were not taken.").Register(registry).Add(labels),
-            &histogram("troika_time_to_first_token_seconds", "From the arrival of a request to its first token.", labels, request_seconds),
-            &histogram("troika_time_per_output_token_seconds", "Mean time of a token after the first, of each request.", labels, token_seconds),
-            &histogram("troika_e2e_request_latency_seconds", "From the arrival of a request to its end.", labels, request_seconds),
+    return {&prometheus::BuildCounter()
+                 .Name("troika_requests_total")
+                 .Help("Requests that ended, by how.")
+                 .Register(registry),
+            &prometheus::BuildCounter()
+                 .Name("troika_requests_refused_total")
+                 .Help("Requests that were not taken.")
+                 .Register(registry)
+                 .Add(labels),
+            &histogram("troika_time_to_first_token_seconds", "From the arrival of a request to its first token.",
+                       labels, request_seconds),
+            &histogram("troika_time_per_output_token_seconds", "Mean time of a token after the first, of each request.",
+                       labels, token_seconds),
+            &histogram("troika_e2e_request_latency_seconds", "From the arrival of a request to its end.", labels,
+                       request_seconds),
             &histogram("troika_request_queue_time_seconds", "Time that a request waited.", labels, request_seconds),
             &histogram("troika_request_prompt_tokens", "Tokens of prompts.", labels, token_counts),
             &histogram("troika_request_generation_tokens", "Tokens of answers.", labels, token_counts),
@@ -105,7 +120,8 @@ struct Metrics::State {
   void sample(const std::string& model, const Engine& engine) {
     const auto load = engine.load();
     const Labels labels{{"model_name", model}};
-    auto& [name, last, shown] = engines.try_emplace(&engine, Sampled{model, std::vector<double>(std::size(counters))}).first->second;
+    auto& [name, last, shown] =
+        engines.try_emplace(&engine, Sampled{model, std::vector<double>(std::size(counters))}).first->second;
     for (std::size_t i = 0; i < std::size(gauges); ++i) gauge_families[i]->Add(labels).Set(gauges[i].value(load));
     for (std::size_t i = 0; i < std::size(counters); ++i) {
       auto& counted = counter_families[i]->Add(labels);
@@ -135,7 +151,10 @@ struct Metrics::State {
   };
   prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
   prometheus::Family<prometheus::Gauge>& placements =
-      prometheus::BuildGauge().Name("troika_model_placements").Help("1 where a group of devices can run the model, 0 where it failed.").Register(registry);
+      prometheus::BuildGauge()
+          .Name("troika_model_placements")
+          .Help("1 where a group of devices can run the model, 0 where it failed.")
+          .Register(registry);
   std::vector<prometheus::Family<prometheus::Gauge>*> gauge_families;
   std::vector<prometheus::Family<prometheus::Counter>*> counter_families;
   std::mutex mutex;
@@ -143,9 +162,11 @@ struct Metrics::State {
 };
 
 Metrics::Metrics(EngineWatch& watch) : watch_(watch), state_(std::make_shared<State>()) {
-  watch.listen({.ended = [state = state_](const std::string& model, const GenerationEnd& end) { state->model(model).ended(end); },
-                .refused = [state = state_](const std::string& model) { state->model(model).refused->Increment(); },
-                .leaves = [state = state_](const std::string& model, const Engine& engine) { state->forget(model, engine); }});
+  watch.listen(
+      {.ended = [state = state_](const std::string& model,
+                                 const GenerationEnd& end) { state->model(model).ended(end); },
+       .refused = [state = state_](const std::string& model) { state->model(model).refused->Increment(); },
+       .leaves = [state = state_](const std::string& model, const Engine& engine) { state->forget(model, engine); }});
 }
 Metrics::~Metrics() = default;
 

@@ -23,9 +23,10 @@ std::string_view end_of_turn(models::ChatFamily family) {
   return {};
 }
 
-// As the file says. Where it does not, the template of Ollama's manifest, which is in Go's language, names the family by the tokens
-// that it writes; enough is known of those two families without the rest of it.
-models::ChatTemplate load_chat(const StoredModel& stored, const models::ModelConfig& config, const models::Tokenizer& tokenizer) {
+// As the file says. Where it does not, the template of Ollama's manifest, which is in Go's language, names the family
+// by the tokens that it writes; enough is known of those two families without the rest of it.
+models::ChatTemplate load_chat(const StoredModel& stored, const models::ModelConfig& config,
+                               const models::Tokenizer& tokenizer) {
   try {
     return models::ChatTemplate::load(stored.path);
   } catch (const Error&) {
@@ -40,7 +41,8 @@ models::ChatTemplate load_chat(const StoredModel& stored, const models::ModelCon
     const bool llama3 = marks.find("<|start_header_id|>") != std::string::npos;
     if (!llama3 && marks.find("<|im_start|>") == std::string::npos) throw;
     const auto bos = llama3 && config.bos_token_id ? tokenizer.token_of(*config.bos_token_id) : std::string();
-    return models::ChatTemplate::recognise(marks + (llama3 ? "<|eot_id|>bos_token" : ""), bos, "", stored.name + ": its template");
+    return models::ChatTemplate::recognise(marks + (llama3 ? "<|eot_id|>bos_token" : ""), bos, "",
+                                           stored.name + ": its template");
   }
 }
 
@@ -91,8 +93,8 @@ Clock::time_point ModelHost::after(Seconds time) {
 }
 
 std::shared_ptr<ModelHost::Slot> ModelHost::find(std::string_view name) const {
-  const auto at =
-      std::ranges::find_if(slots_, [&](const auto& slot) { return !slot->given_up && ModelStore::same_name(slot->stored.name, name); });
+  const auto at = std::ranges::find_if(
+      slots_, [&](const auto& slot) { return !slot->given_up && ModelStore::same_name(slot->stored.name, name); });
   return at == slots_.end() ? nullptr : *at;
 }
 
@@ -170,7 +172,8 @@ std::shared_ptr<ModelHost::Slot> ModelHost::longest_idle() const {
 }
 
 bool ModelHost::has_room() const {
-  return std::ranges::count_if(slots_, [](const auto& slot) { return slot->model && !slot->given_up; }) < options_.most_models;
+  return std::ranges::count_if(slots_, [](const auto& slot) { return slot->model && !slot->given_up; }) <
+         options_.most_models;
 }
 
 // Whose time is over; or, when there is no room for one that waits, the one that was idle longest.

@@ -173,7 +173,8 @@ std::optional<StoredModel> ModelStore::read(const fs::path& path) const {
 
   Known known{time, size, std::nullopt};
   try {
-    auto model = ollama_ ? read_ollama_manifest(path_, path, log_) : StoredModel{.name = full_name(*name), .path = path};
+    auto model =
+        ollama_ ? read_ollama_manifest(path_, path, log_) : StoredModel{.name = full_name(*name), .path = path};
     const auto config = models::ModelConfig::load(model.path);
     const auto files = files_of(model.path);
     if (folder) {
@@ -236,7 +237,8 @@ std::optional<StoredModel> ModelStore::find(std::string_view name) const {
 
 void ModelStore::check_writable(const char* what) const {
   expects(!single_, [&] { return "a server of a single model cannot " + std::string(what) + " it"; });
-  expects(!ollama_, [&] { return "a store of Ollama's is only read; " + std::string(what) + " its models with Ollama itself"; });
+  expects(!ollama_,
+          [&] { return "a store of Ollama's is only read; " + std::string(what) + " its models with Ollama itself"; });
 }
 
 void ModelStore::copy(std::string_view source, std::string_view destination) const {

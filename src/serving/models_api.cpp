@@ -93,8 +93,10 @@ std::string parameter_lines(const StoredModel& model) {
     text += (text.empty() ? "" : "\n") + key + value.dump();
   };
   for (const auto& [key, value] : all.items()) {
-    if (!value.is_array()) line(key, value);
-    else for (const Json& one : value) line(key, one);
+    if (!value.is_array())
+      line(key, value);
+    else
+      for (const Json& one : value) line(key, one);
   }
   return text;
 }
@@ -116,7 +118,8 @@ StoredModel find_model(const ModelStore& store, const std::string& name) {
 
 void check_writes(const StoredModel& model, const std::string& wanted) {
   if (model.is_decoder) return;
-  throw Refusal(400, "\"" + model.name + "\" does not support " + wanted + ": it embeds texts (/api/embed, /v1/embeddings)");
+  throw Refusal(400,
+                "\"" + model.name + "\" does not support " + wanted + ": it embeds texts (/api/embed, /v1/embeddings)");
 }
 
 void check_embeds(const ModelStore& store, const StoredModel& model) {

@@ -21,8 +21,8 @@ void refuse_images(const Fields& fields) {
 void refuse_unbuilt(const Fields& fields) {
   const auto set = [&](const char* key) {
     const Json* value = fields.find(key);
-    return value != nullptr && !(value->is_boolean() && !value->get<bool>()) &&
-           *value != "" && !((value->is_array() || value->is_object()) && value->empty());
+    return value != nullptr && !(value->is_boolean() && !value->get<bool>()) && *value != "" &&
+           !((value->is_array() || value->is_object()) && value->empty());
   };
   refuse_images(fields);
   if (set("suffix")) throw Refusal(400, "this model does not support insert");

@@ -62,7 +62,8 @@ std::vector<E> elements(std::uint64_t seed, int rank, std::size_t count) {
   return data;
 }
 
-// The sum of floats in the promised order: a binary tree whose left part is the largest power of two below their number.
+// The sum of floats in the promised order: a binary tree whose left part is the largest power of two below their
+// number.
 inline float tree_sum(std::span<const float> terms) {
   if (terms.size() == 1) return terms[0];
   std::size_t left = 1;

@@ -16,8 +16,8 @@ int main() {
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
 
-    troika::ColumnParallelLinear up{pipeline, w1};        // Replicate -> Shard<1>
-    troika::RowParallelLinear down{pipeline, w2, bias};   // Shard<1>  -> Partial
+    troika::ColumnParallelLinear up{pipeline, w1};       // Replicate -> Shard<1>
+    troika::RowParallelLinear down{pipeline, w2, bias};  // Shard<1>  -> Partial
 
     const auto x = pipeline.replicate(input);
     const auto y = pipeline.run(x, up, troika::gelu, down, troika::to<troika::Replicate>);
@@ -28,5 +28,6 @@ int main() {
   for (const float value : values) {
     if (value != values[0] || value < 11.0961f || value > 11.0962f) return std::printf("wrong: %f\n", value), 1;
   }
-  std::printf("troika %d.%d: %f on %zu ranks\n", troika::version.major, troika::version.minor, values[0], values.size());
+  std::printf("troika %d.%d: %f on %zu ranks\n", troika::version.major, troika::version.minor, values[0],
+              values.size());
 }

@@ -12,7 +12,9 @@
 // Eigen's conversions are the independent reference.
 namespace {
 
-bool same(float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b)); }
+bool same(float a, float b) {
+  return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b) || (std::isnan(a) && std::isnan(b));
+}
 
 // Every 997th bit pattern of float, and those around the borders of the narrow types.
 template <class Check>
@@ -36,7 +38,8 @@ TEST_CASE("every f16 widens as Eigen widens it, and comes back") {
     const auto half = troika::f16::from_bits(static_cast<std::uint16_t>(bits));
     const auto value = static_cast<float>(half);
     widened &= same(value, Eigen::half_impl::half_to_float(Eigen::half_impl::raw_uint16_to_half(half.bits)));
-    returned &= std::isnan(value) ? std::isnan(static_cast<float>(troika::f16(value))) : troika::f16(value).bits == half.bits;
+    returned &=
+        std::isnan(value) ? std::isnan(static_cast<float>(troika::f16(value))) : troika::f16(value).bits == half.bits;
   }
   CHECK(widened);
   CHECK(returned);

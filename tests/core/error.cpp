@@ -16,7 +16,10 @@ TEST_CASE("an error says what happened, where, to whom, and of which kind") {
 
 TEST_CASE("the text of an expectation is built only when it fails") {
   bool built = false;
-  troika::expects(true, [&] { built = true; return std::string(); });
+  troika::expects(true, [&] {
+    built = true;
+    return std::string();
+  });
   CHECK_FALSE(built);
   CHECK_THROWS_WITH(troika::expects(false, "a world of 0"), "a world of 0 [invalid argument]");
 }

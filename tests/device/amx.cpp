@@ -149,7 +149,8 @@ TEST_CASE("a row has the same bits alone and among many others, in tiles of bf16
 TEST_CASE("NaN and infinities stay in their rows in tiles, and tiny activations stay finite") {
   if (!has_panels()) return;
   auto device = device_of(1);
-  check_strange_values(device, [&](const auto& x, const auto& weight) { return product(device, Way::model, x, weight); });
+  check_strange_values(device,
+                       [&](const auto& x, const auto& weight) { return product(device, Way::model, x, weight); });
 }
 
 TEST_CASE("a device may be kept from the matrix unit") {

@@ -22,10 +22,17 @@ struct Problem {
   std::vector<float> q, k, v;
   float scale;
 
-  Problem(std::int64_t queries, std::int64_t query_heads, std::int64_t width, std::int64_t cached, std::int64_t cached_heads)
-      : tokens(queries), heads(query_heads), head_dim(width), kv_tokens(cached), kv_heads(cached_heads),
-        q(random_values(tokens * heads * head_dim, 1, -3, 3)), k(random_values(kv_tokens * kv_heads * head_dim, 2, -3, 3)),
-        v(random_values(kv_tokens * kv_heads * head_dim, 3)), scale(1 / std::sqrt(static_cast<float>(head_dim))) {
+  Problem(std::int64_t queries, std::int64_t query_heads, std::int64_t width, std::int64_t cached,
+          std::int64_t cached_heads)
+      : tokens(queries),
+        heads(query_heads),
+        head_dim(width),
+        kv_tokens(cached),
+        kv_heads(cached_heads),
+        q(random_values(tokens * heads * head_dim, 1, -3, 3)),
+        k(random_values(kv_tokens * kv_heads * head_dim, 2, -3, 3)),
+        v(random_values(kv_tokens * kv_heads * head_dim, 3)),
+        scale(1 / std::sqrt(static_cast<float>(head_dim))) {
     for (std::int64_t h = 0; h < heads; ++h) map.push_back(static_cast<std::int32_t>(h * kv_heads / heads));
   }
 
@@ -33,7 +40,8 @@ struct Problem {
     HostStream stream(device);
     std::vector<float> y(q.size(), 77);
     attention(stream, view(q, {tokens, heads, head_dim}), view(k, {kv_tokens, kv_heads, head_dim}),
-              view(v, {kv_tokens, kv_heads, head_dim}), map, mask, scale, view(y, {tokens, heads, head_dim}), cap, level);
+              view(v, {kv_tokens, kv_heads, head_dim}), map, mask, scale, view(y, {tokens, heads, head_dim}), cap,
+              level);
     return y;
   }
 
@@ -60,7 +68,8 @@ struct Problem {
           most = std::max(most, dot);
           sensitivity = std::max(sensitivity, size);
         }
-        for (std::int64_t s = 0; s < kv_tokens; ++s) if (may_read(t, s)) total += std::exp(score[static_cast<std::size_t>(s)] - most);
+        for (std::int64_t s = 0; s < kv_tokens; ++s)
+          if (may_read(t, s)) total += std::exp(score[static_cast<std::size_t>(s)] - most);
         for (std::int64_t i = 0; i < head_dim; ++i) {
           double sum = 0, size = 0;
           for (std::int64_t s = 0; s < kv_tokens; ++s) {
@@ -225,7 +234,8 @@ TEST_CASE("scratch of attention does not grow with the number of tokens, and com
   REQUIRE(device.memory_reserved() == reserved);
 }
 
-TEST_CASE("on an invariant device a query has the same bits alone, in a chunk and among all, with a window or without") {
+TEST_CASE(
+    "on an invariant device a query has the same bits alone, in a chunk and among all, with a window or without") {
   for (const auto level : levels()) {
     for (const std::int64_t d : {8, 40, 64}) {
       const std::int64_t tokens = 300, heads = 3, kv_heads = 1;

@@ -21,7 +21,8 @@ TEST_CASE("the best candidates come in order, lower ids first among equals") {
     for (const std::int64_t size : {0, 1, 2, 3, 5, 7, 15, 16, 17, 63, 64, 65, 127, 129, 1009}) {
       for (const bool many_ties : {false, true}) {
         auto logits = random_values(size, 5, -4, 4);
-        if (many_ties) for (auto& logit : logits) logit = std::floor(logit);
+        if (many_ties)
+          for (auto& logit : logits) logit = std::floor(logit);
         std::vector<Candidate> all;
         for (std::size_t i = 0; i < logits.size(); ++i) all.push_back({logits[i], static_cast<std::int32_t>(100 + i)});
         std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {

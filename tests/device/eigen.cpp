@@ -6,7 +6,8 @@
 #include <troika/device/host/host.hpp>
 
 TEST_CASE("a matrix of Eigen's is a view, and the product is Eigen's") {
-  const troika::RowMajorMatrix<float> x = troika::RowMajorMatrix<float>::Random(5, 17), w = troika::RowMajorMatrix<float>::Random(9, 17);
+  const troika::RowMajorMatrix<float> x = troika::RowMajorMatrix<float>::Random(5, 17),
+                                      w = troika::RowMajorMatrix<float>::Random(9, 17);
   troika::HostDevice device;
   troika::HostStream stream(device);
   troika::HostTensor<float> y(device, {5, 9});

@@ -32,7 +32,8 @@ double exact_silu(double x) { return x / (1 + std::exp(-x)); }
 
 // Values of every size, of both signs, and the special ones.
 std::vector<float> arguments() {
-  std::vector<float> x{0.0f, -0.0f, infinity, -infinity, nan, 1e-40f, -1e-40f, 3e38f, -3e38f, 88.7f, -88.7f, 104.0f, -104.0f};
+  std::vector<float> x{0.0f,  -0.0f,  infinity, -infinity, nan,    1e-40f, -1e-40f,
+                       3e38f, -3e38f, 88.7f,    -88.7f,    104.0f, -104.0f};
   for (float v = 1e-30f; v < 1e30f; v *= 1.37f) {
     x.push_back(v);
     x.push_back(-v);
@@ -144,7 +145,8 @@ TEST_CASE("elementwise functions work at every size, in place, and over a team")
         add(stream, view(a, {count}), view(std::as_const(z), {count}), view(z, {count}), level);
         apply_gelu(stream, view(std::as_const(g), {count}), view(g, {count}), level);
         apply_gelu_tanh(stream, view(std::as_const(t), {count}), view(t, {count}), level);
-        activate_multiply(stream, Activation::silu, view(a, {count}), view(std::as_const(s), {count}), view(s, {count}), level);
+        activate_multiply(stream, Activation::silu, view(a, {count}), view(std::as_const(s), {count}), view(s, {count}),
+                          level);
         std::int64_t wrong = 0;
         for (std::size_t i = 0; i < a.size(); ++i) {
           const double x = double(a[i]);
@@ -166,7 +168,8 @@ TEST_CASE("elementwise functions refuse shapes that differ") {
   HostStream stream(device);
   const auto a = random_values(6, 1);
   std::vector<float> y(6);
-  REQUIRE_THROWS_WITH(apply_gelu(stream, view(a, {2, 3}), view(y, {3, 2})), Catch::Matchers::ContainsSubstring("(3, 2)"));
+  REQUIRE_THROWS_WITH(apply_gelu(stream, view(a, {2, 3}), view(y, {3, 2})),
+                      Catch::Matchers::ContainsSubstring("(3, 2)"));
   REQUIRE_THROWS_AS(apply_gelu_tanh(stream, view(a, {6}), view(y, {5})), Error);
   REQUIRE_THROWS_AS(add(stream, view(a, {6}), view(a, {5}), view(y, {6})), Error);
   REQUIRE_THROWS_AS(activate_multiply(stream, Activation::silu, view(a, {5}), view(a, {6}), view(y, {6})), Error);
@@ -195,7 +198,8 @@ TEST_CASE("an element has the same bits wherever it stands: shards end where the
     compare("multiply", [&](auto x, auto, auto y) { multiply(stream, 0.3f, x, y, level); });
     compare("add", [&](auto x, auto z, auto y) { add(stream, x, z, y, level); });
     for (const auto activation : {Activation::silu, Activation::gelu, Activation::gelu_tanh}) {
-      compare("activate_multiply", [&](auto x, auto z, auto y) { activate_multiply(stream, activation, x, z, y, level); });
+      compare("activate_multiply",
+              [&](auto x, auto z, auto y) { activate_multiply(stream, activation, x, z, y, level); });
     }
   }
 }

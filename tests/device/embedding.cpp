@@ -25,7 +25,8 @@ TEMPLATE_TEST_CASE("the shards of an embedding add up to the rows of the whole t
         std::int64_t first = 0;
         for (const std::int64_t rows : {10, 0, 3, 16}) {  // uneven shards, one of them empty
           std::fill(y.begin(), y.end(), 77.0f);
-          embedding(stream, ids, View<const TestType>{table.data() + first * d, {rows, d}}, first, view(y, {count, d}), level);
+          embedding(stream, ids, View<const TestType>{table.data() + first * d, {rows, d}}, first, view(y, {count, d}),
+                    level);
           for (std::size_t i = 0; i < y.size(); ++i) sum[i] += y[i];
           first += rows;
         }
@@ -33,7 +34,8 @@ TEMPLATE_TEST_CASE("the shards of an embedding add up to the rows of the whole t
         for (std::int64_t i = 0; i < count; ++i) {
           for (std::int64_t j = 0; j < d; ++j) {
             const std::int64_t id = ids[static_cast<std::size_t>(i)];
-            const float expected = id < vocabulary ? static_cast<float>(table[static_cast<std::size_t>(id * d + j)]) : 0.0f;
+            const float expected =
+                id < vocabulary ? static_cast<float>(table[static_cast<std::size_t>(id * d + j)]) : 0.0f;
             wrong += sum[static_cast<std::size_t>(i * d + j)] != expected;
           }
         }

@@ -19,7 +19,8 @@ inline constexpr double epsilon = 0x1p-24;  // half a unit in the last place of 
 // Every level that this processor has: the kernels of all of them are tested.
 inline std::vector<CpuLevel> levels() {
   std::vector<CpuLevel> all;
-  for (const auto level : {CpuLevel::plain, CpuLevel::avx2, CpuLevel::avx512}) if (level <= cpu_level()) all.push_back(level);
+  for (const auto level : {CpuLevel::plain, CpuLevel::avx2, CpuLevel::avx512})
+    if (level <= cpu_level()) all.push_back(level);
   return all;
 }
 
@@ -41,8 +42,14 @@ std::vector<T> random_values(std::int64_t count, unsigned seed, float low = -1, 
   return values;
 }
 
-template <class T> View<const T> view(const std::vector<T>& values, Shape shape) { return {values.data(), shape}; }
-template <class T> View<T> view(std::vector<T>& values, Shape shape) { return {values.data(), shape}; }
+template <class T>
+View<const T> view(const std::vector<T>& values, Shape shape) {
+  return {values.data(), shape};
+}
+template <class T>
+View<T> view(std::vector<T>& values, Shape shape) {
+  return {values.data(), shape};
+}
 
 // Both NaN, both the same infinity, or no farther apart than `bound`.
 inline bool close(double value, double expected, double bound) {

@@ -74,7 +74,8 @@ TEMPLATE_TEST_CASE("linear is x times w transposed plus bias, at every size", ""
     for (const auto level : levels()) {
       for (const std::int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 17, 25}) {
         for (const std::int64_t n : {1, 2, 3, 5, 7, 17, 33, 65}) {
-          for (const std::int64_t k : {1, 2, 3, 5, 7, 17, 33}) check<TestType>(device, level, m, n, k, (m + n + k) % 2 == 0);
+          for (const std::int64_t k : {1, 2, 3, 5, 7, 17, 33})
+            check<TestType>(device, level, m, n, k, (m + n + k) % 2 == 0);
         }
       }
       for (const std::int64_t m : {1, 3, 8, 19, 63, 64, 65}) {
@@ -146,9 +147,12 @@ TEMPLATE_TEST_CASE("NaN and infinities go where the formula puts them, also past
         for (std::int64_t j = 0; j < n; ++j) {
           const float value = y[static_cast<std::size_t>(i * n + j)];
           CAPTURE(m, i, j, to_string(level));
-          if (j == 5 || j == 6) REQUIRE(std::isnan(value));
-          else if (i == m - 1) REQUIRE(value == infinity);
-          else REQUIRE(value == 0);
+          if (j == 5 || j == 6)
+            REQUIRE(std::isnan(value));
+          else if (i == m - 1)
+            REQUIRE(value == infinity);
+          else
+            REQUIRE(value == 0);
         }
       }
     }
@@ -201,7 +205,8 @@ TEST_CASE("gemm takes either side transposed, rows apart, and adds to what is th
   }
 }
 
-TEMPLATE_TEST_CASE("on an invariant device a row has the same bits alone and among others, in every team", "", float, f16, bf16) {
+TEMPLATE_TEST_CASE("on an invariant device a row has the same bits alone and among others, in every team", "", float,
+                   f16, bf16) {
   for (const auto level : levels()) {
     const std::int64_t m = 70, n = 200, k = 333;
     const auto x = random_values(m * k, 1);

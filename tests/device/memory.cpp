@@ -49,7 +49,8 @@ TEST_CASE("a freed block serves the next tensor of its size") {
 }
 
 TEST_CASE("an exact block has the slack of a cache line at most, and is not kept") {
-  for (const std::size_t wanted : {std::size_t{0}, std::size_t{1}, std::size_t{65}, std::size_t{5000}, std::size_t{70'000'000}}) {
+  for (const std::size_t wanted :
+       {std::size_t{0}, std::size_t{1}, std::size_t{65}, std::size_t{5000}, std::size_t{70'000'000}}) {
     auto pool = std::make_shared<HostPool>();
     {
       auto buffer = pool->allocate_exact(wanted);
@@ -69,7 +70,10 @@ TEST_CASE("an exact block has the slack of a cache line at most, and is not kept
 
 TEST_CASE("blocks above the largest kept size go back to the system") {
   auto pool = std::make_shared<HostPool>();
-  { auto buffer = pool->allocate(HostPool::largest_kept + 1); REQUIRE(pool->reserved() > HostPool::largest_kept); }
+  {
+    auto buffer = pool->allocate(HostPool::largest_kept + 1);
+    REQUIRE(pool->reserved() > HostPool::largest_kept);
+  }
   REQUIRE(pool->reserved() == 0);
 }
 

@@ -19,7 +19,10 @@ struct Rows {
   std::int64_t rows, d;
   std::vector<float> x, weight, bias;
   Rows(std::int64_t count, std::int64_t length, float low = -1, float high = 1)
-      : rows(count), d(length), x(random_values(rows * d, 1, low, high)), weight(random_values(d, 2)),
+      : rows(count),
+        d(length),
+        x(random_values(rows * d, 1, low, high)),
+        weight(random_values(d, 2)),
         bias(random_values(d, 3)) {}
 
   // The norm in double, and how far rounding may lead away from it.
@@ -38,7 +41,8 @@ struct Rows {
         const auto at = static_cast<std::size_t>(j);
         const double w = double(weight[at]), b = layer ? double(bias[at]) : 0;
         const double expected = (double(row[j]) - mean) * scale * w + b;
-        const double bound = 8 * epsilon * ((std::abs(double(row[j])) + (layer ? largest : 0)) * scale * std::abs(w) + std::abs(b));
+        const double bound =
+            8 * epsilon * ((std::abs(double(row[j])) + (layer ? largest : 0)) * scale * std::abs(w) + std::abs(b));
         count += !close(double(y[static_cast<std::size_t>(i * d + j)]), expected, bound);
       }
     }
@@ -64,10 +68,13 @@ TEST_CASE("norms equal their formulas in double, at every size, in place too") {
           rms_norm(stream, view(std::as_const(y), {rows, d}), input.weight, 1e-5f, view(y, {rows, d}), level);
           REQUIRE(input.wrong(y, false, double(1e-5f)) == 0);
           layer_norm(stream, view(input.x, {rows, d}), input.weight, input.bias, 1e-12f, view(y, {rows, d}), level);
-          if (d > 1) REQUIRE(input.wrong(y, true, double(1e-12f)) == 0);
-          else for (std::int64_t i = 0; i < rows; ++i) REQUIRE(y[static_cast<std::size_t>(i)] == input.bias[0]);
+          if (d > 1)
+            REQUIRE(input.wrong(y, true, double(1e-12f)) == 0);
+          else
+            for (std::int64_t i = 0; i < rows; ++i) REQUIRE(y[static_cast<std::size_t>(i)] == input.bias[0]);
           y = input.x;
-          layer_norm(stream, view(std::as_const(y), {rows, d}), input.weight, input.bias, 1e-5f, view(y, {rows, d}), level);
+          layer_norm(stream, view(std::as_const(y), {rows, d}), input.weight, input.bias, 1e-5f, view(y, {rows, d}),
+                     level);
           REQUIRE(input.wrong(y, true, double(1e-5f)) == 0);
         }
       }
@@ -94,8 +101,10 @@ TEST_CASE("NaN in a row stays in that row") {
     input.x[37 + 36] = std::numeric_limits<float>::quiet_NaN();
     for (const bool layer : {false, true}) {
       std::vector<float> y(input.x.size());
-      if (layer) layer_norm(stream, view(input.x, {3, 37}), input.weight, input.bias, 1e-5f, view(y, {3, 37}), level);
-      else rms_norm(stream, view(input.x, {3, 37}), input.weight, 1e-5f, view(y, {3, 37}), level);
+      if (layer)
+        layer_norm(stream, view(input.x, {3, 37}), input.weight, input.bias, 1e-5f, view(y, {3, 37}), level);
+      else
+        rms_norm(stream, view(input.x, {3, 37}), input.weight, 1e-5f, view(y, {3, 37}), level);
       for (std::size_t i = 0; i < y.size(); ++i) REQUIRE(std::isnan(y[i]) == (i / 37 == 1));
     }
   }

@@ -75,8 +75,9 @@ inline std::vector<float> in_bytes(std::vector<float> x) {
 }
 // How many elements of y (m, n) are further from x (m, k) wT + bias, computed in double, than rounding of `epsilon`
 // explains. Sizes: m, n, k. The bias may be empty.
-inline std::int64_t wrong_products(std::array<std::int64_t, 3> sizes, std::span<const float> x, std::span<const float> w,
-                                   std::span<const float> bias, std::span<const float> y, double rounding) {
+inline std::int64_t wrong_products(std::array<std::int64_t, 3> sizes, std::span<const float> x,
+                                   std::span<const float> w, std::span<const float> bias, std::span<const float> y,
+                                   double rounding) {
   const auto [m, n, k] = sizes;
   const auto at = [](std::span<const float> values, std::int64_t i) {
     return static_cast<double>(values[static_cast<std::size_t>(i)]);

@@ -19,7 +19,8 @@ TEST_CASE("the rotary table holds the cosines and sines of position over theta t
       REQUIRE(table.positions() == 600);
       for (std::int64_t position = 0; position < 600; position += 37) {
         for (std::int64_t i = 0; i < head_dim / 2; ++i) {
-          const double angle = static_cast<double>(position) * std::pow(double(theta), -2.0 * double(i) / double(head_dim));
+          const double angle =
+              static_cast<double>(position) * std::pow(double(theta), -2.0 * double(i) / double(head_dim));
           // The frequency and the angle are floats, as they are where the models come from.
           const double bound = 4 * epsilon * (1 + 3 * angle);
           REQUIRE(close(double(table.cos(position)[i]), std::cos(angle), bound));
@@ -69,7 +70,8 @@ TEST_CASE("rotation turns each pair (i, i + half) by the angle of its token's po
           for (const std::int64_t tokens : {0, 1, 2, 5, 65}) {
             const RotaryTable table(200, head_dim);
             std::vector<std::int32_t> positions;
-            for (std::int64_t t = 0; t < tokens; ++t) positions.push_back(static_cast<std::int32_t>((t * 37 + 5) % 200));
+            for (std::int64_t t = 0; t < tokens; ++t)
+              positions.push_back(static_cast<std::int32_t>((t * 37 + 5) % 200));
             const auto before = random_values(tokens * heads * head_dim, 1);
             auto x = before;
             rotary(stream, view(x, {tokens, heads, head_dim}), positions, table, level);
@@ -78,7 +80,8 @@ TEST_CASE("rotation turns each pair (i, i + half) by the angle of its token's po
             for (std::int64_t t = 0; t < tokens; ++t) {
               for (std::int64_t h = 0; h < heads; ++h) {
                 for (std::int64_t i = 0; i < half; ++i) {
-                  const auto low = static_cast<std::size_t>((t * heads + h) * head_dim + i), high = low + static_cast<std::size_t>(half);
+                  const auto low = static_cast<std::size_t>((t * heads + h) * head_dim + i),
+                             high = low + static_cast<std::size_t>(half);
                   const double a = double(before[low]), b = double(before[high]);
                   const double c = double(table.cos(positions[static_cast<std::size_t>(t)])[i]);
                   const double s = double(table.sin(positions[static_cast<std::size_t>(t)])[i]);
@@ -106,7 +109,8 @@ TEST_CASE("a table of fewer features than a head turns the first of them, and le
     auto x = before;
     rotary(stream, view(x, {2, 3, 10}), positions, table, level);
     for (std::size_t head = 0; head < 6; ++head) {
-      std::vector<float> turned(before.begin() + static_cast<std::ptrdiff_t>(head * 10), before.begin() + static_cast<std::ptrdiff_t>(head * 10 + 6));
+      std::vector<float> turned(before.begin() + static_cast<std::ptrdiff_t>(head * 10),
+                                before.begin() + static_cast<std::ptrdiff_t>(head * 10 + 6));
       rotary(stream, view(turned, {1, 1, 6}), std::span(positions).subspan(head / 3, 1), table, level);
       for (std::size_t i = 0; i < 10; ++i) REQUIRE(x[head * 10 + i] == (i < 6 ? turned[i] : before[head * 10 + i]));
     }

@@ -71,7 +71,9 @@ TEST_CASE("an exception of any member reaches the caller, and the team goes on")
         if (member == thrower) throw std::runtime_error("member " + std::to_string(member));
         ++finished;
       });
-    } catch (const std::runtime_error& error) { caught = error.what(); }
+    } catch (const std::runtime_error& error) {
+      caught = error.what();
+    }
     REQUIRE(caught == "member " + std::to_string(thrower));
     REQUIRE(finished == 2);
     team.run([&](int, int) { ++finished; });

@@ -106,20 +106,25 @@ TEST_CASE("weights in bf16 are within the rounding of bf16, and split as exactly
   std::vector<float> alone;
   for (const auto precision : {troika::Precision::fast, troika::Precision::exact}) {
     for (const int world : test_worlds) {
-      const auto ranks = spmd(world, troika::StaticAllocation{uneven_weights(world)}, [&](auto& pipeline) {
-        const ColumnParallelLinear up{pipeline, View<const troika::bf16>(up16.data(), {middle, in})};
-        const RowParallelLinear down{pipeline, View<const troika::bf16>(down16.data(), {out, middle})};
-        const auto input = pipeline.replicate(View<const float>(x.data(), {tokens, in}));
-        return copied(pipeline.run(input, up, down, troika::to<Replicate>).values());
-      }, {.precision = precision});
+      const auto ranks =
+          spmd(world, troika::StaticAllocation{uneven_weights(world)},
+               [&](auto& pipeline) {
+                 const ColumnParallelLinear up{pipeline, View<const troika::bf16>(up16.data(), {middle, in})};
+                 const RowParallelLinear down{pipeline, View<const troika::bf16>(down16.data(), {out, middle})};
+                 const auto input = pipeline.replicate(View<const float>(x.data(), {tokens, in}));
+                 return copied(pipeline.run(input, up, down, troika::to<Replicate>).values());
+               },
+               {.precision = precision});
       const bool exact = precision == troika::Precision::exact;
       INFO(world << " ranks, exact " << exact);
       for (const auto& y : ranks) {
         CHECK(y == ranks[0]);
         CHECK(worst(y, expected) < (exact ? 1e-5 : 1e-2) * size);
       }
-      if (world == 1) alone = ranks[0];
-      else CHECK(worst(ranks[0], {alone.begin(), alone.end()}) < (exact ? 1e-5 : 2e-3) * size);
+      if (world == 1)
+        alone = ranks[0];
+      else
+        CHECK(worst(ranks[0], {alone.begin(), alone.end()}) < (exact ? 1e-5 : 2e-3) * size);
     }
   }
 }
@@ -165,7 +170,8 @@ TEST_CASE("an embedding split by vocabulary gives the rows of the table, and its
     const auto ranks = spmd(world, [&](auto& pipeline) {
       const auto rows = pipeline.partition(vocab);
       const troika::VocabParallelEmbedding<troika::HostDevice> embedding(
-          troika::detail::slice_weight<troika::HostDevice>(pipeline.stream(), View<const float>(table.data(), {vocab, features}),
+          troika::detail::slice_weight<troika::HostDevice>(pipeline.stream(),
+                                                           View<const float>(table.data(), {vocab, features}),
                                                            rows[pipeline.rank()], {0, features}),
           rows, pipeline.rank());
       const auto input = pipeline.replicate(View<const std::int32_t>(ids.data(), {5}));
@@ -174,7 +180,8 @@ TEST_CASE("an embedding split by vocabulary gives the rows of the table, and its
       return std::pair(copied(x.values()), copied(logits.values()));
     });
     std::vector<double> expected;
-    for (const auto id : ids) for (int j = 0; j < features; ++j) expected.push_back(table[static_cast<std::size_t>(id * features + j)]);
+    for (const auto id : ids)
+      for (int j = 0; j < features; ++j) expected.push_back(table[static_cast<std::size_t>(id * features + j)]);
     const auto logits = product(expected, table, {}, 5, features, vocab);
     for (const auto& [x, y] : ranks) {
       CHECK(worst(x, expected) == 0);
@@ -197,15 +204,19 @@ TEST_CASE("weights that do not fit are refused with the shapes") {
   };
   const View<const float> whole(w.data(), {4, 3}), flat(w.data(), {12});
   const auto contains = [](const char* text) { return Catch::Matchers::ContainsSubstring(text); };
-  CHECK_THAT(message_of([&](auto& p) { (void)ColumnParallelLinear(p, whole, std::vector<float>(3)); }), contains("bias of 3 does not fit 4"));
+  CHECK_THAT(message_of([&](auto& p) { (void)ColumnParallelLinear(p, whole, std::vector<float>(3)); }),
+             contains("bias of 3 does not fit 4"));
   CHECK_THAT(message_of([&](auto& p) { (void)ColumnParallelLinear(p, flat); }), contains("(12)"));
   CHECK_THAT(message_of([&](auto& p) {
-    const ColumnParallelLinear layer{p, whole};
-    (void)p.run(p.replicate(View<const float>(w.data(), {3, 4})), layer);
-  }), contains("(tokens, 3), not (3, 4)"));
-  CHECK_THAT(message_of([&](auto& p) {
-    const double weights[] = {1, 3};
-    const RowParallelLinear layer{p, View<const float>(w.data(), {3, 4}), {}, Partition::weighted(4, weights)};
-    (void)p.run(p.replicate(View<const float>(w.data(), {3, 4})), troika::to<Shard<1>>, layer);
-  }), contains("the input is split as 0..1 | 2..3, the weight as 0..0 | 1..3"));
+               const ColumnParallelLinear layer{p, whole};
+               (void)p.run(p.replicate(View<const float>(w.data(), {3, 4})), layer);
+             }),
+             contains("(tokens, 3), not (3, 4)"));
+  CHECK_THAT(
+      message_of([&](auto& p) {
+        const double weights[] = {1, 3};
+        const RowParallelLinear layer{p, View<const float>(w.data(), {3, 4}), {}, Partition::weighted(4, weights)};
+        (void)p.run(p.replicate(View<const float>(w.data(), {3, 4})), troika::to<Shard<1>>, layer);
+      }),
+      contains("the input is split as 0..1 | 2..3, the weight as 0..0 | 1..3"));
 }

@@ -90,16 +90,15 @@ TEST_CASE("an MLP of quantised weights is the same on any number of ranks, even 
         for (const int world : {1, 2, 3, 4, 5, 8}) {
           for (const bool even : {true, false}) {
             const auto allocation = even ? StaticAllocation{} : StaticAllocation{uneven_weights(world)};
-            const auto ranks = spmd(
-                world, allocation,
-                [&](auto& pipeline) {
-                  const auto split = pipeline.partition(middle, block);
-                  const ColumnParallelLinear first{pipeline, up.view(), {}, split};
-                  const RowParallelLinear second{pipeline, down.view()};
-                  const auto input = pipeline.replicate(View<const float>(x.data(), {tokens, in}));
-                  return copied(pipeline.run(input, first, second, to<Replicate>).values());
-                },
-                {.precision = precision});
+            const auto ranks = spmd(world, allocation,
+                                    [&](auto& pipeline) {
+                                      const auto split = pipeline.partition(middle, block);
+                                      const ColumnParallelLinear first{pipeline, up.view(), {}, split};
+                                      const RowParallelLinear second{pipeline, down.view()};
+                                      const auto input = pipeline.replicate(View<const float>(x.data(), {tokens, in}));
+                                      return copied(pipeline.run(input, first, second, to<Replicate>).values());
+                                    },
+                                    {.precision = precision});
             INFO(to_string(type) << " on " << world << " ranks, even " << even << ", tokens " << tokens << ", exact "
                                  << exact);
             for (const auto& y : ranks) {
@@ -115,7 +114,9 @@ TEST_CASE("an MLP of quantised weights is the same on any number of ranks, even 
   }
 }
 
-TEST_CASE("on invariant devices an MLP of quantised weights gives each token the same bits on 1, 2, 4 and 8 ranks, alone and among others") {
+TEST_CASE(
+    "on invariant devices an MLP of quantised weights gives each token the same bits on 1, 2, 4 and 8 ranks, alone and "
+    "among others") {
   for (const auto type : quantised_types) {
     const auto block = layout_of(type).block;
     const std::int64_t in = 256, middle = 11 * block, out = 19, tokens = 37;  // pieces of 2, 2, 2, 1, ... blocks

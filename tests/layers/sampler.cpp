@@ -15,10 +15,12 @@ using troika::SamplingOptions;
 namespace {
 
 // Draws `count` tokens from the same logits, on every rank of a world.
-std::vector<std::vector<std::int32_t>> draw(int world, const std::vector<float>& logits, SamplingOptions options, int count) {
+std::vector<std::vector<std::int32_t>> draw(int world, const std::vector<float>& logits, SamplingOptions options,
+                                            int count) {
   return spmd(world, [&](auto& pipeline) {
     troika::Sampler sampler(pipeline.communication(), options);
-    const auto whole = pipeline.replicate(troika::View<const float>(logits.data(), {1, static_cast<std::int64_t>(logits.size())}));
+    const auto whole =
+        pipeline.replicate(troika::View<const float>(logits.data(), {1, static_cast<std::int64_t>(logits.size())}));
     const auto shard = pipeline.run(whole, troika::to<troika::Shard<1>>);
     std::vector<std::int32_t> tokens;
     for (int i = 0; i < count; ++i) tokens.push_back(sampler(shard, static_cast<std::uint64_t>(i), pipeline.stream()));
@@ -31,14 +33,16 @@ std::vector<std::vector<std::int32_t>> draw(int world, const std::vector<float>&
 std::map<std::int32_t, double> expected(const std::vector<float>& logits, const SamplingOptions& options) {
   std::vector<std::int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](auto a, auto b) { return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)]; });
+  std::ranges::stable_sort(
+      order, [&](auto a, auto b) { return logits[static_cast<std::size_t>(a)] > logits[static_cast<std::size_t>(b)]; });
   if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
   std::vector<double> weights;
   for (const auto id : order) weights.push_back(std::exp(logits[static_cast<std::size_t>(id)] / options.temperature));
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   std::map<std::int32_t, double> result;
   double kept = 0;
-  for (std::size_t i = 0; i < order.size() && (i == 0 || kept < options.top_p * total); ++i) result[order[i]] = weights[i], kept += weights[i];
+  for (std::size_t i = 0; i < order.size() && (i == 0 || kept < options.top_p * total); ++i)
+    result[order[i]] = weights[i], kept += weights[i];
   std::erase_if(result, [&](const auto& item) {
     const bool unlikely = item.second < options.min_p * weights[0];
     if (unlikely) kept -= item.second;
@@ -61,8 +65,10 @@ TEST_CASE("the most likely token wins at temperature 0; of equals, the lower id"
 }
 
 TEST_CASE("draws have the distribution that the options ask for, and no token outside of it") {
-  const SamplingOptions choices[] = {{.temperature = 1, .seed = 1}, {.temperature = 0.5f, .seed = 2},
-                                     {.temperature = 1, .top_k = 3, .seed = 3}, {.temperature = 1, .top_p = 0.8f, .seed = 4},
+  const SamplingOptions choices[] = {{.temperature = 1, .seed = 1},
+                                     {.temperature = 0.5f, .seed = 2},
+                                     {.temperature = 1, .top_k = 3, .seed = 3},
+                                     {.temperature = 1, .top_p = 0.8f, .seed = 4},
                                      {.temperature = 2, .top_k = 5, .top_p = 0.7f, .seed = 5},
                                      {.temperature = 1, .min_p = 0.3f, .seed = 6},
                                      {.temperature = 1.5f, .top_k = 6, .min_p = 0.2f, .seed = 7},
@@ -93,7 +99,8 @@ TEST_CASE("penalties lower what was seen, in the window, whoever holds it") {
     const auto ranks = spmd(world, [&](auto& pipeline) {
       troika::Sampler sampler(pipeline.communication(), options);
       const auto rows = std::vector<float>(2 * logits.size(), 1.0f);
-      auto both = pipeline.replicate(troika::View<const float>(rows.data(), {2, static_cast<std::int64_t>(logits.size())}));
+      auto both =
+          pipeline.replicate(troika::View<const float>(rows.data(), {2, static_cast<std::int64_t>(logits.size())}));
       std::ranges::copy(logits, both.local().span().begin() + static_cast<std::ptrdiff_t>(logits.size()));
       auto shard = pipeline.run(both, troika::to<troika::Shard<1>>);
       sampler.penalise(shard, seen, 1);
@@ -108,7 +115,8 @@ TEST_CASE("penalties lower what was seen, in the window, whoever holds it") {
     using Logits = std::vector<float>;
     // Of {0.5, 2, -1, 1.5, 0, 1, -3}: divided where above 0, multiplied where not.
     CHECK(penalised(world, {.repeat_penalty = 2}) == Logits{0.5f, 1.0f, -2.0f, 1.5f, 0.0f, 1.0f, -6.0f});
-    CHECK(penalised(world, {.repeat_last_n = 2, .repeat_penalty = 2}) == Logits{0.5f, 1.0f, -2.0f, 1.5f, 0.0f, 1.0f, -3.0f});
+    CHECK(penalised(world, {.repeat_last_n = 2, .repeat_penalty = 2}) ==
+          Logits{0.5f, 1.0f, -2.0f, 1.5f, 0.0f, 1.0f, -3.0f});
     CHECK(penalised(world, {.repeat_last_n = 0, .repeat_penalty = 2}) == logits);
     CHECK(penalised(world, {.repeat_last_n = -1, .presence_penalty = 0.5f, .frequency_penalty = 0.25f}) ==
           Logits{0.5f, 0.75f, -1.75f, 1.5f, -0.75f, 1.0f, -3.75f});
@@ -118,13 +126,15 @@ TEST_CASE("penalties lower what was seen, in the window, whoever holds it") {
 TEST_CASE("every rank and every world draws the same tokens; another seed draws others") {
   const SamplingOptions options{.temperature = 1, .top_p = 0.9f, .seed = 42};
   const auto first = draw(1, logits, options, 50)[0];
-  for (const int world : test_worlds) for (const auto& tokens : draw(world, logits, options, 50)) CHECK(tokens == first);
+  for (const int world : test_worlds)
+    for (const auto& tokens : draw(world, logits, options, 50)) CHECK(tokens == first);
   CHECK(draw(1, logits, {.temperature = 1, .top_p = 0.9f, .seed = 43}, 50)[0] != first);
 }
 
 TEST_CASE("a NaN among the logits is an error, whichever rank holds it") {
-  for (const auto& options : {SamplingOptions{}, SamplingOptions{.temperature = 1}, SamplingOptions{.temperature = 1, .top_k = 2},
-                              SamplingOptions{.temperature = 1, .top_p = 0.5f}}) {
+  for (const auto& options :
+       {SamplingOptions{}, SamplingOptions{.temperature = 1}, SamplingOptions{.temperature = 1, .top_k = 2},
+        SamplingOptions{.temperature = 1, .top_p = 0.5f}}) {
     CHECK_THROWS_WITH(draw(3, {1, 2, 3, 4, NAN, 5}, options, 1), Catch::Matchers::ContainsSubstring("NaN"));
   }
 }

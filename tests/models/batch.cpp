@@ -70,9 +70,11 @@ Logits run(const LoadedModel& model, int world, const DecoderOptions& options) {
       batch.clear();
       for (const auto& piece : pass) {
         const auto& tokens = three.tokens[piece.sequence];
-        batch.add(std::span(tokens).subspan(static_cast<std::size_t>(piece.from), static_cast<std::size_t>(piece.count)),
-                  piece.from, three.pages[piece.sequence], piece.wanted);
-        for (std::int64_t i = piece.count - piece.wanted; i < piece.count; ++i) logits.of.push_back({piece.sequence, piece.from + i});
+        batch.add(
+            std::span(tokens).subspan(static_cast<std::size_t>(piece.from), static_cast<std::size_t>(piece.count)),
+            piece.from, three.pages[piece.sequence], piece.wanted);
+        for (std::int64_t i = piece.count - piece.wanted; i < piece.count; ++i)
+          logits.of.push_back({piece.sequence, piece.from + i});
       }
       const auto whole = pipeline.run(decoder.forward(pipeline, batch, memory), troika::to<troika::Replicate>);
       logits.values.insert(logits.values.end(), whole.values().begin(), whole.values().end());

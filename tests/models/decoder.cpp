@@ -8,9 +8,9 @@
 #include <vector>
 
 #include <support/catch.hpp>
+#include <support/loaded_model.hpp>
 #include <support/reference_model.hpp>
 #include <support/spmd.hpp>
-#include <support/loaded_model.hpp>
 #include <support/tiny_model.hpp>
 
 #include <troika/models/decoder.hpp>
@@ -95,7 +95,8 @@ TEST_CASE("uneven shares change who computes, not what") {
     const auto reference = ReferenceModel(tiny).logits(prompt);
     for (const int world : {2, 3, 4, 5, 8}) {
       INFO(type << " on " << world << " uneven ranks");
-      const auto logits = split_logits(model, world, troika::StaticAllocation{uneven_weights(world)}, {prompt.size() - 1, 1});
+      const auto logits =
+          split_logits(model, world, troika::StaticAllocation{uneven_weights(world)}, {prompt.size() - 1, 1});
       CHECK(distance(logits.back(), reference.back()) < 2e-5);
     }
   }
@@ -120,7 +121,8 @@ TEST_CASE("weights in f16 and bf16 are used as the file rounds them") {
     const auto reference = ReferenceModel(tiny).logits(prompt);
     for (const int world : {1, 3, 4}) {
       INFO(troika::to_string(dtype) << " on " << world << " ranks");
-      CHECK(distance(split_logits(model, world, troika::StaticAllocation{}, {prompt.size()})[0], reference.back()) < 2e-5);
+      CHECK(distance(split_logits(model, world, troika::StaticAllocation{}, {prompt.size()})[0], reference.back()) <
+            2e-5);
     }
   }
 }
@@ -130,7 +132,8 @@ TEST_CASE("a cache of 16 or 8 bits changes logits by its rounding, on every worl
     const auto tiny = TinyModel::make(type, 9);
     const LoadedModel model(tiny);
     const auto reference = ReferenceModel(tiny).logits(prompt);
-    for (const auto& [kv_type, bound] : {std::pair{troika::KvType::bf16, 0.03}, {troika::KvType::f16, 0.004}, {troika::KvType::q8, 0.03}}) {
+    for (const auto& [kv_type, bound] :
+         {std::pair{troika::KvType::bf16, 0.03}, {troika::KvType::f16, 0.004}, {troika::KvType::q8, 0.03}}) {
       for (const int world : test_worlds) {
         INFO(type << ", " << to_string(kv_type) << " on " << world << " ranks");
         const auto logits = split_logits(model, world, troika::StaticAllocation{}, {4, 3, 1, 1}, {.kv_type = kv_type});
@@ -173,9 +176,10 @@ TEST_CASE("every world draws the tokens of the reference") {
 TEST_CASE("sampled tokens are the same on every rank and for every world") {
   const auto tiny = TinyModel::make("llama", 6);
   const LoadedModel model(tiny);
-  const troika::SamplingOptions choices[] = {
-      {.temperature = 1.5f, .seed = 11}, {.temperature = 0.9f, .top_k = 7, .seed = 12},
-      {.temperature = 1.2f, .top_p = 0.8f, .seed = 13}, {.temperature = 1.2f, .top_k = 20, .top_p = 0.7f, .seed = 14}};
+  const troika::SamplingOptions choices[] = {{.temperature = 1.5f, .seed = 11},
+                                             {.temperature = 0.9f, .top_k = 7, .seed = 12},
+                                             {.temperature = 1.2f, .top_p = 0.8f, .seed = 13},
+                                             {.temperature = 1.2f, .top_k = 20, .top_p = 0.7f, .seed = 14}};
   for (const auto& sampling : choices) {
     std::vector<std::int32_t> first;
     for (const int world : test_worlds) {
@@ -210,22 +214,28 @@ TEST_CASE("what does not fit is refused before anything is computed") {
   };
   const std::vector<std::int32_t> long_prompt(16, 3), wrong{1, 101}, negative{-1};
   const auto contains = [](const std::string& text) { return Catch::Matchers::ContainsSubstring(text); };
-  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)generate(p, d, c, long_prompt); }), contains("does not fit a context of 16"));
-  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)d.forward(p, std::vector<std::int32_t>(17, 3), c); }), contains("context of 16"));
-  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)d.forward(p, wrong, c); }), contains("vocabulary of 101"));
+  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)generate(p, d, c, long_prompt); }),
+             contains("does not fit a context of 16"));
+  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)d.forward(p, std::vector<std::int32_t>(17, 3), c); }),
+             contains("context of 16"));
+  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)d.forward(p, wrong, c); }),
+             contains("vocabulary of 101"));
   CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)d.forward(p, negative, c); }), contains("-1"));
-  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)generate(p, d, c, std::vector<std::int32_t>{}); }), contains("0 tokens"));
+  CHECK_THAT(message_of([&](auto& p, auto& d, auto& c) { (void)generate(p, d, c, std::vector<std::int32_t>{}); }),
+             contains("0 tokens"));
 }
 
 TEST_CASE("weights that hold NaN end in one error, not in a token") {
   auto tiny = TinyModel::make("llama");
   tiny.tensors.at("model.layers.1.mlp.up_proj.weight").data[5] = NAN;
   const LoadedModel model(tiny);
-  CHECK_THROWS_WITH(spmd(3, [&](auto& pipeline) {
-    const Decoder decoder(pipeline, model.config, model.weights);
-    auto cache = decoder.make_cache(pipeline.device());
-    return troika::models::generate(pipeline, decoder, cache, prompt).size();
-  }), Catch::Matchers::ContainsSubstring("NaN"));
+  CHECK_THROWS_WITH(spmd(3,
+                         [&](auto& pipeline) {
+                           const Decoder decoder(pipeline, model.config, model.weights);
+                           auto cache = decoder.make_cache(pipeline.device());
+                           return troika::models::generate(pipeline, decoder, cache, prompt).size();
+                         }),
+                    Catch::Matchers::ContainsSubstring("NaN"));
 }
 
 TEST_CASE("too little memory is told before anything is loaded, with the figures") {
@@ -245,7 +255,8 @@ TEST_CASE("a rank that runs out of memory ends the run with its own error") {
   const auto tiny = TinyModel::make("llama");
   const LoadedModel model(tiny);
   std::vector<troika::HostDevice> devices;
-  for (int i = 0; i < 3; ++i) devices.emplace_back(i, troika::HostOptions{.memory_limit = i == 1 ? std::size_t{30000} : SIZE_MAX});
+  for (int i = 0; i < 3; ++i)
+    devices.emplace_back(i, troika::HostOptions{.memory_limit = i == 1 ? std::size_t{30000} : SIZE_MAX});
   troika::TaskScheduler scheduler{std::move(devices), troika::StaticAllocation{}};
   try {
     scheduler.run_on_every_device([&](auto& rank) {

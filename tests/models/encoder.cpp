@@ -23,7 +23,8 @@ TEST_CASE("a split encoder gives the hidden state and the embedding of the refer
   const std::vector<std::int32_t> ids{5, 17, 42, 99, 3};
   const auto reference = ReferenceModel(tiny).hidden_state(ids);
   std::vector<double> mean(static_cast<std::size_t>(tiny.hidden), 0.0);
-  for (const auto& token : reference) for (std::size_t j = 0; j < token.size(); ++j) mean[j] += token[j] / 5;
+  for (const auto& token : reference)
+    for (std::size_t j = 0; j < token.size(); ++j) mean[j] += token[j] / 5;
 
   const auto check = [&](int world, troika::StaticAllocation allocation) {
     const auto ranks = spmd(world, allocation, [&](auto& pipeline) {
@@ -80,8 +81,10 @@ TEST_CASE("an input longer than the positions of an encoder is refused") {
   tiny.write(folder.path());
   const auto config = troika::models::ModelConfig::load(folder.path());
   const auto weights = troika::models::Weights::open(folder.path());
-  CHECK_THROWS_WITH(spmd(2, [&](auto& pipeline) {
-    const troika::models::Encoder encoder(pipeline, config, weights);
-    return encoder.embed(pipeline, std::vector<std::int32_t>(65, 3)).size();
-  }), Catch::Matchers::ContainsSubstring("1 to 64"));
+  CHECK_THROWS_WITH(spmd(2,
+                         [&](auto& pipeline) {
+                           const troika::models::Encoder encoder(pipeline, config, weights);
+                           return encoder.embed(pipeline, std::vector<std::int32_t>(65, 3)).size();
+                         }),
+                    Catch::Matchers::ContainsSubstring("1 to 64"));
 }

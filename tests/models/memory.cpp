@@ -34,7 +34,8 @@ std::optional<std::uint64_t> memory_of_this_process(const std::string& field) {
 
 // A Llama of about 250 MB in f32 whose sizes are no powers of two. The weights are zeros, as a hole in the file.
 void write_large_model(const std::filesystem::path& folder) {
-  constexpr std::int64_t hidden = 1120, intermediate = 2800, layers = 4, vocab = 7000, heads = 14, kv_heads = 7, dim = 80;
+  constexpr std::int64_t hidden = 1120, intermediate = 2800, layers = 4, vocab = 7000, heads = 14, kv_heads = 7,
+                         dim = 80;
   std::ofstream(folder / "config.json")
       << R"({"model_type":"llama","hidden_size":1120,"intermediate_size":2800,"num_hidden_layers":4,)"
       << R"("num_attention_heads":14,"num_key_value_heads":7,"head_dim":80,"vocab_size":7000,)"
@@ -77,8 +78,8 @@ struct Measured {
   std::uint64_t weights = 0, resident = 0, reserved = 0;  // bytes
 };
 
-// Loads the model on `world` ranks in a process of its own; gives how far its memory rose above where it began, and what
-// the devices took.
+// Loads the model on `world` ranks in a process of its own; gives how far its memory rose above where it began, and
+// what the devices took.
 Measured load(const std::filesystem::path& folder, int world) {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);

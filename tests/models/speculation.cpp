@@ -6,9 +6,9 @@
 #include <vector>
 
 #include <support/catch.hpp>
+#include <support/loaded_model.hpp>
 #include <support/reference_model.hpp>
 #include <support/spmd.hpp>
-#include <support/loaded_model.hpp>
 #include <support/tiny_model.hpp>
 
 #include <troika/models/generate.hpp>

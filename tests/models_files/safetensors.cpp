@@ -18,8 +18,8 @@
 
 using namespace troika;
 using namespace troika::models;
-using troika::test::TempFolder;
 using Catch::Matchers::ContainsSubstring;
+using troika::test::TempFolder;
 
 namespace {
 
@@ -76,7 +76,8 @@ TEST_CASE("A safetensors file gives its tensors by name") {
   const std::string header =
       R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]},)"
       R"("norm":{"dtype":"BF16","shape":[2],"data_offsets":[48,52]},"scale":{"dtype":"F32","shape":[],"data_offsets":[52,56]}}  )";
-  const auto path = folder.write("model.safetensors", file_of(header, raw(weights) + raw(norm) + raw(std::vector<float>{7})));
+  const auto path =
+      folder.write("model.safetensors", file_of(header, raw(weights) + raw(norm) + raw(std::vector<float>{7})));
   const auto file = SafetensorsFile::open(path);
 
   REQUIRE(file.tensors().size() == 3);
@@ -114,7 +115,8 @@ TEST_CASE("A safetensors file gives its tensors by name") {
 
 TEST_CASE("A tensor that is not aligned for its type can be read") {
   const TempFolder folder;
-  const std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
+  const std::string header =
+      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
   const auto file = SafetensorsFile::open(folder.write("m", file_of(header, "x" + raw(std::vector<float>{3, 4}))));
   std::vector<float> values(2);
   file.read<float>(file.info("b"), values);
@@ -183,29 +185,41 @@ TEST_CASE("A hostile safetensors file is one clear error") {
       {"no offsets", file_of(one(R"("dtype":"F32","shape":[1])"), four), "no field 'data_offsets'"},
       {"begin after end", file_of(one(R"("dtype":"F32","shape":[1],"data_offsets":[4,0])"), four), "after its end"},
       {"end past the file", file_of(one(R"("dtype":"F32","shape":[2],"data_offsets":[0,8])"), four), "past the end"},
-      {"range not as long as the shape", file_of(one(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), four), "takes 8 bytes, but its range has 4"},
+      {"range not as long as the shape", file_of(one(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), four),
+       "takes 8 bytes, but its range has 4"},
       {"wrong dtype", file_of(one(R"("dtype":"F16","shape":[1],"data_offsets":[0,4])"), four), "takes 2 bytes"},
-      {"unknown dtype", file_of(one(R"("dtype":"Q4_K","shape":[1],"data_offsets":[0,4])"), four), "unknown type 'Q4_K'"},
+      {"unknown dtype", file_of(one(R"("dtype":"Q4_K","shape":[1],"data_offsets":[0,4])"), four),
+       "unknown type 'Q4_K'"},
       {"hole", file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", eight), "hole after byte 0"},
-      {"overlap", file_of("{\"a\":{" + good + R"(},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", std::string(6, '\0')), "overlaps"},
+      {"overlap",
+       file_of("{\"a\":{" + good + R"(},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", std::string(6, '\0')),
+       "overlaps"},
       {"same range twice", file_of("{\"a\":{" + good + "},\"b\":{" + good + "}}", four), "overlaps"},
       {"trailing bytes", file_of(one(good), eight), "4 bytes at the end"},
       {"data without tensors", file_of("{}", four), "4 bytes at the end"},
-      {"shape overflow", file_of(one(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4])"), four), "overflows"},
-      {"shape overflow to the right size", file_of(one(R"("dtype":"U8","shape":[4611686018427387905,4],"data_offsets":[0,4])"), four), "overflows"},
-      {"overflow hidden by a zero", file_of(one(R"("dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0])"), ""), "overflows"},
-      {"extent over 63 bits", file_of(one(R"("dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4])"), four), "too large"},
-      {"extent over 64 bits", file_of(one(R"("dtype":"F32","shape":[184467440737095516160],"data_offsets":[0,4])"), four), "whole numbers"},
-      {"number over double", file_of(one(R"("dtype":"F32","shape":[1e999],"data_offsets":[0,4])"), four), "not valid JSON"},
+      {"shape overflow", file_of(one(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4])"), four),
+       "overflows"},
+      {"shape overflow to the right size",
+       file_of(one(R"("dtype":"U8","shape":[4611686018427387905,4],"data_offsets":[0,4])"), four), "overflows"},
+      {"overflow hidden by a zero",
+       file_of(one(R"("dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0])"), ""), "overflows"},
+      {"extent over 63 bits",
+       file_of(one(R"("dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4])"), four), "too large"},
+      {"extent over 64 bits",
+       file_of(one(R"("dtype":"F32","shape":[184467440737095516160],"data_offsets":[0,4])"), four), "whole numbers"},
+      {"number over double", file_of(one(R"("dtype":"F32","shape":[1e999],"data_offsets":[0,4])"), four),
+       "not valid JSON"},
       {"negative extent", file_of(one(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), four), "the number -1"},
       {"negative offset", file_of(one(R"("dtype":"F32","shape":[1],"data_offsets":[-4,0])"), four), "the number -4"},
       {"float extent", file_of(one(R"("dtype":"F32","shape":[1.0],"data_offsets":[0,4])"), four), "the number 1.0"},
       {"string extent", file_of(one(R"("dtype":"F32","shape":["1"],"data_offsets":[0,4])"), four), "the string '1'"},
-      {"shape a number", file_of(one(R"("dtype":"F32","shape":1,"data_offsets":[0,4])"), four), "the number 1 as its shape"},
+      {"shape a number", file_of(one(R"("dtype":"F32","shape":1,"data_offsets":[0,4])"), four),
+       "the number 1 as its shape"},
       {"dtype a number", file_of(one(R"("dtype":32,"shape":[1],"data_offsets":[0,4])"), four), "as its dtype"},
       {"one offset", file_of(one(R"("dtype":"F32","shape":[1],"data_offsets":[0])"), four), "two numbers"},
       {"three offsets", file_of(one(R"("dtype":"F32","shape":[1],"data_offsets":[0,4,4])"), four), "two numbers"},
-      {"five dimensions", file_of(one(R"("dtype":"F32","shape":[1,1,1,1,1],"data_offsets":[0,4])"), four), "more than 4 dimensions"},
+      {"five dimensions", file_of(one(R"("dtype":"F32","shape":[1,1,1,1,1],"data_offsets":[0,4])"), four),
+       "more than 4 dimensions"},
       {"half a byte", file_of(one(R"("dtype":"F4","shape":[3],"data_offsets":[0,1])"), "x"), "whole bytes"},
       {"tensor a number", file_of(R"({"w":3})", ""), "'w' must be an object"},
       {"metadata not strings", file_of(R"({"__metadata__":{"a":1}})", ""), "holds strings only"},
@@ -239,11 +253,14 @@ TEST_CASE("A safetensors file cut at any byte is refused") {
 
 TEST_CASE("A sharded folder is read through its index") {
   const TempFolder folder;
-  const auto tensor = [](const std::string& name) { return R"({")" + name + R"(":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}})"; };
+  const auto tensor = [](const std::string& name) {
+    return R"({")" + name + R"(":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}})";
+  };
   folder.write("model-00001-of-00002.safetensors", file_of(tensor("a"), raw(std::vector<float>{1, 2})));
   folder.write("model-00002-of-00002.safetensors", file_of(tensor("b"), raw(std::vector<float>{3, 4})));
-  folder.write("model.safetensors.index.json",
-               R"({"metadata":{"total_size":16},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
+  folder.write(
+      "model.safetensors.index.json",
+      R"({"metadata":{"total_size":16},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
   const auto opened = Weights::open(folder.path());
   const Weights weights = Weights::open(folder.path());
   CHECK(weights.names() == std::vector<std::string>{"a", "b"});
@@ -254,7 +271,8 @@ TEST_CASE("A sharded folder is read through its index") {
   weights.read_rows<float>("b", {1, 2}, row);
   CHECK(row[0] == 4);
   weights.expect("a", {2, 1});
-  CHECK_THROWS_WITH(weights.expect("a", {1, 2}), ContainsSubstring("'a' has shape (2, 1)") && ContainsSubstring("(1, 2)"));
+  CHECK_THROWS_WITH(weights.expect("a", {1, 2}),
+                    ContainsSubstring("'a' has shape (2, 1)") && ContainsSubstring("(1, 2)"));
   CHECK_THROWS_WITH(weights.info("c"), ContainsSubstring("no tensor 'c'"));
 
   // A moved Weights still finds its tensors.
@@ -317,8 +335,10 @@ TEST_CASE("Ranks that read their parts hold few pages of the file, and leave non
       threads.emplace_back([&, rank] {
         const Range range{rank * rows / ranks, (rank + 1) * rows / ranks};
         auto& part = parts[static_cast<std::size_t>(rank)];
-        if (by_rows) weights.read_rows<float>("w", range, part);
-        else weights.read_columns<float>("w", range, part);
+        if (by_rows)
+          weights.read_rows<float>("w", range, part);
+        else
+          weights.read_columns<float>("w", range, part);
         --reading;
       });
     }
@@ -337,21 +357,23 @@ TEST_CASE("Ranks that read their parts hold few pages of the file, and leave non
 TEST_CASE("A file that is shortened while it is mapped is an error where its tensors are read") {
   const TempFolder folder;
   const std::string values(4096 * 1024, 'x');  // more than is read in one piece
-  const auto path = folder.write("short.safetensors",
-                                 file_of(R"({"a":{"dtype":"U8","shape":[1024,4096],"data_offsets":[0,4194304]}})", values));
+  const auto path = folder.write(
+      "short.safetensors", file_of(R"({"a":{"dtype":"U8","shape":[1024,4096],"data_offsets":[0,4194304]}})", values));
   const auto file = SafetensorsFile::open(path);
   std::vector<std::byte> rows(values.size());
   file.copy_rows(file.info("a"), {0, 1024}, rows);
   std::filesystem::resize_file(path, 100);
   CHECK_THROWS_WITH(file.copy_rows(file.info("a"), {0, 1024}, rows),
                     ContainsSubstring("short.safetensors") && ContainsSubstring("has 100 now"));
-  CHECK_THROWS_WITH(file.copy_columns(file.info("a"), {0, 64}, std::span(rows).first(1024 * 64)), ContainsSubstring("has 100 now"));
+  CHECK_THROWS_WITH(file.copy_columns(file.info("a"), {0, 64}, std::span(rows).first(1024 * 64)),
+                    ContainsSubstring("has 100 now"));
 }
 
 TEST_CASE("Only regular files are opened, and errors say why") {
   const TempFolder folder;
   CHECK_THROWS_WITH(MappedFile::open(folder.path()), ContainsSubstring("folder"));
-  CHECK_THROWS_WITH(MappedFile::open(folder.path() / "absent"), ContainsSubstring("absent") && ContainsSubstring("No such file"));
+  CHECK_THROWS_WITH(MappedFile::open(folder.path() / "absent"),
+                    ContainsSubstring("absent") && ContainsSubstring("No such file"));
   CHECK_THROWS_WITH(MappedFile::open("/dev/zero"), ContainsSubstring("not a regular file"));
   const auto empty = MappedFile::open(folder.write("empty", ""));
   CHECK(empty.size() == 0);

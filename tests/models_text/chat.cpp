@@ -71,7 +71,8 @@ TEST_CASE("Conversations are written down as the family of their template does")
         "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n");
   CHECK_THROWS_WITH(thinks.render(std::span(talk).first(3)), ContainsSubstring("cannot end with an answer"));
 
-  const std::string gemma = R"({{ bos_token }}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }})";
+  const std::string gemma =
+      R"({{ bos_token }}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }})";
   CHECK(recognise(gemma).render(std::span(talk).subspan(1)) ==
         "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n<think>\nhm\n</think>\n\n Yes<end_of_turn>\n"
         "<start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n");
@@ -79,10 +80,13 @@ TEST_CASE("Conversations are written down as the family of their template does")
   CHECK_THAT(recognise(gemma + "{{ first_user_prefix }}").render(talk, false),
              Catch::Matchers::StartsWith("<s><start_of_turn>user\n Be kind \n\nHi<end_of_turn>\n<start_of_turn>model"));
 
-  const std::string phi3 = R"({{'<|user|>\n' + message['content'] + '<|end|>\n'}}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }})";
-  CHECK(recognise(phi3).render(std::span(talk).first(2)) == "<|system|>\n Be kind <|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n");
+  const std::string phi3 =
+      R"({{'<|user|>\n' + message['content'] + '<|end|>\n'}}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }})";
+  CHECK(recognise(phi3).render(std::span(talk).first(2)) ==
+        "<|system|>\n Be kind <|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\n");
   CHECK(recognise(phi3).render(question, false) == "<|user|>\nHi<|end|>\n</s>");
-  const std::string phi4 = R"({{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{{ '<|assistant|>' }})";
+  const std::string phi4 =
+      R"({{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{{ '<|assistant|>' }})";
   CHECK(recognise(phi4).render(question) == "<|user|>Hi<|end|><|assistant|>");
 
   CHECK(recognise(mistral).render(question) == "<s>[INST] Hi [/INST]");
@@ -97,10 +101,11 @@ TEST_CASE("Conversations are written down as the family of their template does")
 TEST_CASE("Templates that are not known, and conversations that make no sense, are refused") {
   for (const std::string text :
        {"", "{{ messages }}", "<start_of_turn>", "<|im_start|><|im_end|><|im_sep|>", "[INST] <<SYS>>",
-        "<start_of_turn><end_of_turn>", "<|user|><|end|><|assistant|>", "[INST] [SYSTEM_PROMPT]", "'[INST]' '[INST] ' '[/INST]' message['content'] + eos_token",
-        "'[INST]' '[/INST]' message.content"}) {
+        "<start_of_turn><end_of_turn>", "<|user|><|end|><|assistant|>", "[INST] [SYSTEM_PROMPT]",
+        "'[INST]' '[INST] ' '[/INST]' message['content'] + eos_token", "'[INST]' '[/INST]' message.content"}) {
     INFO(text);
-    CHECK_THROWS_WITH(recognise(text), ContainsSubstring("known are those of the families llama3, chatml, mistral, gemma, phi3"));
+    CHECK_THROWS_WITH(recognise(text),
+                      ContainsSubstring("known are those of the families llama3, chatml, mistral, gemma, phi3"));
   }
   CHECK_THROWS_WITH(recognise("Cutting Knowledge Date" + llama3), ContainsSubstring("not one that troika knows"));
   const auto refused = [](const std::string& text, const std::vector<ChatMessage>& messages, const char* message) {

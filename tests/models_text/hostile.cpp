@@ -39,7 +39,8 @@ TEST_CASE("A hostile tokenizer.json is one clear error") {
       {"{\"model\":1}", "must be a JSON object"},
       {"{\"model\":{}}", "no field 'vocab'"},
       {deep, "nested deeper"},
-      {model_of(R"("type":"Unigram","vocab":[["a",-1.0]])"), "'Unigram' is not supported; supported are BPE, WordPiece", Fault::unsupported},
+      {model_of(R"("type":"Unigram","vocab":[["a",-1.0]])"), "'Unigram' is not supported; supported are BPE, WordPiece",
+       Fault::unsupported},
       {model_of(R"("type":"BPE","vocab":[],"merges":[])"), "must be a JSON object"},
       {model_of(R"("type":"BPE","vocab":{"a":0})"), "no field 'merges'"},
       {model_of(R"("type":"BPE","vocab":{"a":0,"b":0},"merges":[])"), "belongs to both 'a' and 'b'"},
@@ -59,10 +60,13 @@ TEST_CASE("A hostile tokenizer.json is one clear error") {
       {model_of(R"("type":"BPE","vocab":{"a":0},"merges":[["a",1]])"), "pair of strings"},
       {model_of(R"("type":"BPE","vocab":{"a":0},"merges":{"a":1}})"), "not valid JSON"},
       {model_of(R"("type":"BPE","vocab":{"a":0},"merges":{"a":1})"), "must be a list"},
-      {model_of(R"("type":"BPE","vocab":{"a":0},"merges":[],"unk_token":"<unk>")"), "'<unk>', which the vocabulary lacks"},
-      {model_of(R"("type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"],"continuing_subword_prefix":"##")"), "does not begin with the prefix"},
+      {model_of(R"("type":"BPE","vocab":{"a":0},"merges":[],"unk_token":"<unk>")"),
+       "'<unk>', which the vocabulary lacks"},
+      {model_of(R"("type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"],"continuing_subword_prefix":"##")"),
+       "does not begin with the prefix"},
       {model_of(R"("type":"WordPiece","vocab":{"a":0})"), "'[UNK]', which the vocabulary lacks"},
-      {model_of(R"("type":"WordPiece","vocab":{"[UNK]":0},"max_input_chars_per_word":0)"), "max_input_chars_per_word is 0"},
+      {model_of(R"("type":"WordPiece","vocab":{"[UNK]":0},"max_input_chars_per_word":0)"),
+       "max_input_chars_per_word is 0"},
       {with(R"("added_tokens":{})"), "must be a list"},
       {with(R"("added_tokens":[{"id":3}])"), "no field 'content'"},
       {with(R"("added_tokens":[{"content":"x"}])"), "no field 'id'"},
@@ -80,9 +84,11 @@ TEST_CASE("A hostile tokenizer.json is one clear error") {
       {with(R"("normalizer":{"type":"Replace","pattern":{"Regex":"("},"content":"x"})"), "is not valid at byte"},
       {with(R"("normalizer":{"type":"Replace","pattern":{},"content":"x"})"), "{\"String\": ...}"},
       {with(R"("pre_tokenizer":{"type":"UnicodeScripts"})"), "'UnicodeScripts' is not supported", Fault::unsupported},
-      {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a"},"behavior":"Isolated"})"), "is not valid at byte"},
+      {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a"},"behavior":"Isolated"})"),
+       "is not valid at byte"},
       {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":""},"behavior":"Isolated"})"), "a pattern has 1 to"},
-      {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\C"},"behavior":"Isolated"})"), "is not valid at byte"},
+      {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\C"},"behavior":"Isolated"})"),
+       "is not valid at byte"},
       {with(R"("pre_tokenizer":{"type":"Split","pattern":{"String":"x"},"behavior":"Sideways"})"), "valid are Removed"},
       {with(R"("pre_tokenizer":{"type":"Metaspace","replacement":"ab"})"), "one character"},
       {with(R"("pre_tokenizer":{"type":"Metaspace","prepend_scheme":"often"})"), "valid are always, first, never"},
@@ -91,11 +97,16 @@ TEST_CASE("A hostile tokenizer.json is one clear error") {
       {with(R"("decoder":{"type":"Strip","content":"","start":1,"stop":0})"), "one character"},
       {with(R"("decoder":{"type":"Strip","content":" ","start":-1,"stop":0})"), "start is -1"},
       {with(R"("post_processor":{"type":"Other"})"), "'Other' is not supported", Fault::unsupported},
-      {with(R"("post_processor":{"type":"BertProcessing","sep":["x",99],"cls":["y",0]})"), "is 99; valid values are the integers 0 to 2"},
+      {with(R"("post_processor":{"type":"BertProcessing","sep":["x",99],"cls":["y",0]})"),
+       "is 99; valid values are the integers 0 to 2"},
       {with(R"("post_processor":{"type":"BertProcessing","sep":["x"],"cls":["y",0]})"), "a token and its id"},
-      {with(R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"s","type_id":0}}],"special_tokens":{}})"), "no field 's'"},
-      {with(R"("post_processor":{"type":"TemplateProcessing","single":[],"special_tokens":{}})"), "no place for the text"},
-      {with(R"("post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}],"special_tokens":{}})"),
+      {with(
+           R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"s","type_id":0}}],"special_tokens":{}})"),
+       "no field 's'"},
+      {with(R"("post_processor":{"type":"TemplateProcessing","single":[],"special_tokens":{}})"),
+       "no place for the text"},
+      {with(
+           R"("post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}],"special_tokens":{}})"),
        "text twice", Fault::unsupported},
   };
   for (const auto& hostile : cases) {
@@ -121,7 +132,8 @@ TEST_CASE("A tokenizer.json cut at any byte is refused") {
 
 TEST_CASE("A file whose replacements multiply a text is stopped") {
   std::string steps;
-  for (int i = 0; i < 40; ++i) steps += std::string(i ? "," : "") + R"({"type":"Replace","pattern":{"String":"a"},"content":"aa"})";
+  for (int i = 0; i < 40; ++i)
+    steps += std::string(i ? "," : "") + R"({"type":"Replace","pattern":{"String":"a"},"content":"aa"})";
   const auto normalizing = Tokenizer::parse(with(R"("normalizer":{"type":"Sequence","normalizers":[)" + steps + "]}"));
   CHECK_THROWS_WITH(normalizing.encode("aaaa"), ContainsSubstring("times longer"));
   const auto decoding = Tokenizer::parse(with(R"("decoder":{"type":"Sequence","decoders":[)" + steps + "]}"));
@@ -130,7 +142,8 @@ TEST_CASE("A file whose replacements multiply a text is stopped") {
 }
 
 TEST_CASE("An expression that backtracks without end is stopped") {
-  const auto tokenizer = Tokenizer::parse(with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+$|(a|aa)+x"},"behavior":"Isolated"})"));
+  const auto tokenizer = Tokenizer::parse(
+      with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+$|(a|aa)+x"},"behavior":"Isolated"})"));
   CHECK_THROWS_WITH(tokenizer.encode(std::string(200, 'a') + "b"), ContainsSubstring("cannot be run on this text"));
 }
 

@@ -17,14 +17,16 @@ inline std::string byte_level() {
     const bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
     const unsigned c = printable ? byte : other++;
     constexpr char hex[] = "0123456789abcdef";
-    vocab += std::string(byte ? ",\"\\u" : "\"\\u") + hex[c >> 12 & 15] + hex[c >> 8 & 15] + hex[c >> 4 & 15] + hex[c & 15] + "\":" + std::to_string(byte);
+    vocab += std::string(byte ? ",\"\\u" : "\"\\u") + hex[c >> 12 & 15] + hex[c >> 8 & 15] + hex[c >> 4 & 15] +
+             hex[c & 15] + "\":" + std::to_string(byte);
   }
   return R"({"version":"1.0","normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":true},
     "added_tokens":[{"id":260,"content":"<s>","special":true,"normalized":false},{"id":261,"content":"</s>","special":true,"normalized":false}],
     "post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A","type_id":0}},
       {"SpecialToken":{"id":"</s>","type_id":0}}],"pair":[],"special_tokens":{"<s>":{"id":"<s>","ids":[260],"tokens":["<s>"]},"</s>":{"id":"</s>","ids":[261],"tokens":["</s>"]}}},
     "decoder":{"type":"ByteLevel"},
-    "model":{"type":"BPE","vocab":{)" + vocab + R"(,"he":256,"ll":257,"hell":258,"Ġhe":259},"merges":["h e",["l","l"],"he ll","Ġ he"]}})";
+    "model":{"type":"BPE","vocab":{)" +
+         vocab + R"(,"he":256,"ll":257,"hell":258,"Ġhe":259},"merges":["h e",["l","l"],"he ll","Ġ he"]}})";
 }
 
 inline std::string sentence_piece() {
@@ -39,7 +41,8 @@ inline std::string sentence_piece() {
       "special_tokens":{"<s>":{"id":"<s>","ids":[1],"tokens":["<s>"]}}},
     "decoder":{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},{"type":"Fuse"},
       {"type":"Strip","content":" ","start":1,"stop":0}]},
-    "model":{"type":"BPE","unk_token":"<unk>","fuse_unk":true,"byte_fallback":true,"vocab":{"<unk>":0,"<s>":1,"</s>":2,)" + bytes +
+    "model":{"type":"BPE","unk_token":"<unk>","fuse_unk":true,"byte_fallback":true,"vocab":{"<unk>":0,"<s>":1,"</s>":2,)" +
+         bytes +
          R"("▁":259,"a":260,"b":261,"ab":262,"▁ab":263,"ba":264,"aa":265,"aaaa":266},"merges":["a b","▁ ab","b a","a a","aa aa"]}})";
 }
 

@@ -33,7 +33,8 @@ bool is_whole(const std::string& text) {
 TEST_CASE("Streamed pieces are whole characters and add up to the decoded text") {
   for (const auto& json : {byte_level(), sentence_piece(), word_piece()}) {
     const auto tokenizer = Tokenizer::parse(json);
-    for (const std::string text : {"hello 😀 天地 naïve", "ab ba  ab", "unhappily happi ! 天", "👩‍👩‍👧‍👦🇩🇪é", "", " "}) {
+    for (const std::string text :
+         {"hello 😀 天地 naïve", "ab ba  ab", "unhappily happi ! 天", "👩‍👩‍👧‍👦🇩🇪é", "", " "}) {
       const auto ids = tokenizer.encode(text);
       StreamDecoder stream(tokenizer);
       std::string sum;

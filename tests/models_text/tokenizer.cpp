@@ -26,7 +26,8 @@ using Ids = std::vector<std::int32_t>;
 namespace {
 
 // The rule of BPE in its plainest form: merge the leftmost pair of the lowest rank, again and again.
-std::vector<std::string> merged_naively(std::vector<std::string> symbols, const std::vector<std::pair<std::string, std::string>>& merges) {
+std::vector<std::string> merged_naively(std::vector<std::string> symbols,
+                                        const std::vector<std::pair<std::string, std::string>>& merges) {
   std::map<std::pair<std::string, std::string>, std::size_t> ranks;
   for (std::size_t i = 0; i < merges.size(); ++i) ranks[merges[i]] = i;
   for (;;) {
@@ -80,7 +81,8 @@ TEST_CASE("A SentencePiece-style tokenizer prepends a space and falls back to by
   CHECK(tokenizer.encode("ab ab", false) == Ids{id("▁ab"), id("▁ab")});
   CHECK(tokenizer.encode("é", false) == Ids{id("▁"), id("<0xC3>"), id("<0xA9>")});
   CHECK(tokenizer.encode("", false).empty());
-  for (const std::string text : {"ab", " ab", "ab  ba", "é", "天😀\n"}) CHECK(tokenizer.decode(tokenizer.encode(text)) == text);
+  for (const std::string text : {"ab", " ab", "ab  ba", "é", "天😀\n"})
+    CHECK(tokenizer.decode(tokenizer.encode(text)) == text);
   CHECK(tokenizer.decode(Ids{id("<0xC3>")}) == "\xef\xbf\xbd");
 }
 
@@ -114,7 +116,8 @@ TEST_CASE("BPE with a queue merges as the plain rule does") {
     std::string vocab, list;
     for (std::size_t i = 0; i < tokens.size(); ++i) vocab += (i ? ",\"" : "\"") + tokens[i] + "\":" + std::to_string(i);
     for (const auto& [a, b] : merges) list += (list.empty() ? "\"" : ",\"") + a + " " + b + "\"";
-    const auto tokenizer = Tokenizer::parse(R"({"model":{"type":"BPE","vocab":{)" + vocab + R"(},"merges":[)" + list + "]}}");
+    const auto tokenizer =
+        Tokenizer::parse(R"({"model":{"type":"BPE","vocab":{)" + vocab + R"(},"merges":[)" + list + "]}}");
     for (int text = 0; text < 40; ++text) {
       std::vector<std::string> symbols(1 + random() % 60);
       std::string whole;
@@ -140,8 +143,8 @@ TEST_CASE("A million equal characters are encoded in seconds of work") {
 TEST_CASE("Text that is not UTF-8 is refused with the byte that is wrong") {
   const auto tokenizer = Tokenizer::parse(byte_level());
   const std::pair<std::string, int> cases[] = {
-      {"\xff", 0},           {"ab\x80", 2},        {"ab\xc3", 2},      {"\xc0\xaf", 0},         {"x\xe2\x82", 1},
-      {"\xed\xa0\x80", 0},   {"\xf4\x90\x80\x80", 0}, {"\xf0\x82\x82\xac", 0}, {"é\xf0\x9f\x98z", 2}, {"\xfe\xff", 0},
+      {"\xff", 0},         {"ab\x80", 2},           {"ab\xc3", 2},           {"\xc0\xaf", 0},       {"x\xe2\x82", 1},
+      {"\xed\xa0\x80", 0}, {"\xf4\x90\x80\x80", 0}, {"\xf0\x82\x82\xac", 0}, {"é\xf0\x9f\x98z", 2}, {"\xfe\xff", 0},
   };
   for (const auto& [text, byte] : cases) {
     try {

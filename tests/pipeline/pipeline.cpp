@@ -72,8 +72,8 @@ TEST_CASE("a residual adds what its stages give, in either placement") {
     const auto results = spmd(world, [](auto& pipeline) {
       const auto x = filled(pipeline.device(), {6, 2}, 2);
       const auto y = pipeline.run(x, troika::residual(troika::to<Shard<0>>, troika::to<Replicate>));
-      const auto z = pipeline.run(x, troika::to<Shard<0>>, troika::residual(troika::to<Replicate>, troika::to<Shard<0>>),
-                                  troika::to<Replicate>);
+      const auto z = pipeline.run(x, troika::to<Shard<0>>,
+                                  troika::residual(troika::to<Replicate>, troika::to<Shard<0>>), troika::to<Replicate>);
       return y.values()[0] + z.values()[11];
     });
     for (const auto sum : results) CHECK(sum == 8);
@@ -101,11 +101,18 @@ TEST_CASE("every stage and collective is on its track of the trace") {
 
 TEST_CASE("an exception in a stage reaches the caller unchanged and ends the other ranks") {
   struct Private {};
-  CHECK_THROWS_AS(spmd(4, [](auto& pipeline) {
-    const auto x = filled(pipeline.device(), {4, 2}, 2);
-    return pipeline.run(x, [&](const auto& y) -> DTensor<float, Replicate, HostDevice> {
-      if (pipeline.rank() == 2) throw Private{};
-      return filled(pipeline.device(), y.shape(), 1);
-    }, troika::to<Shard<0>>, troika::to<Replicate>).values()[0];
-  }), Private);
+  CHECK_THROWS_AS(spmd(4,
+                       [](auto& pipeline) {
+                         const auto x = filled(pipeline.device(), {4, 2}, 2);
+                         return pipeline
+                             .run(
+                                 x,
+                                 [&](const auto& y) -> DTensor<float, Replicate, HostDevice> {
+                                   if (pipeline.rank() == 2) throw Private{};
+                                   return filled(pipeline.device(), y.shape(), 1);
+                                 },
+                                 troika::to<Shard<0>>, troika::to<Replicate>)
+                             .values()[0];
+                       }),
+                  Private);
 }

@@ -31,12 +31,15 @@ inline std::vector<troika::HostDevice> exact_devices(int count) {
 // A request under way, and what it got.
 class Answer {
  public:
-  Answer(troika::serving::Engine& engine, troika::serving::GenerationRequest request) : shared_(std::make_shared<Shared>()) {
-    generation_ = engine.start(std::move(request), {[shared = shared_](std::int32_t token) {
-                                                      shared->tokens.push_back(token);
-                                                      ++shared->count;
-                                                    },
-                                                    [shared = shared_](const troika::serving::GenerationEnd& end) { shared->end.set_value(end); }});
+  Answer(troika::serving::Engine& engine, troika::serving::GenerationRequest request)
+      : shared_(std::make_shared<Shared>()) {
+    generation_ =
+        engine.start(std::move(request),
+                     {[shared = shared_](std::int32_t token) {
+                        shared->tokens.push_back(token);
+                        ++shared->count;
+                      },
+                      [shared = shared_](const troika::serving::GenerationEnd& end) { shared->end.set_value(end); }});
     end_ = shared_->end.get_future();
   }
   troika::serving::GenerationEnd end() {
@@ -74,14 +77,16 @@ inline std::vector<troika::serving::GenerationRequest> mixed_requests(std::size_
     for (auto more = below(100) + 1; more > 0; --more) request.prompt.push_back(below(101));
     request.max_tokens = 1 + below(40);
     request.ends = {2};
-    if (below(2) == 0) request.sampling = {.temperature = 0.8f, .top_k = below(2) * 12, .top_p = 0.9f, .seed = random()};
+    if (below(2) == 0)
+      request.sampling = {.temperature = 0.8f, .top_k = below(2) * 12, .top_p = 0.9f, .seed = random()};
     if (below(3) == 0) request.sampling.repeat_penalty = 1.3f;
   }
   return requests;
 }
 
 // What the library draws for each request by itself.
-inline std::vector<Tokens> alone(const LoadedModel& model, const std::vector<troika::serving::GenerationRequest>& requests) {
+inline std::vector<Tokens> alone(const LoadedModel& model,
+                                 const std::vector<troika::serving::GenerationRequest>& requests) {
   return spmd(1, [&](auto& pipeline) {
     const troika::models::Decoder decoder(pipeline, model.config, model.weights);
     auto cache = decoder.make_cache(pipeline.device());

@@ -84,7 +84,8 @@ class RecordedReply final : public serving::HttpReply {
 inline constexpr const char* chatml =
     R"({"chat_template": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"})";
 
-// A folder with the models "small" (without a chat template) and "chat", whose tokens are bytes, and with what is no model.
+// A folder with the models "small" (without a chat template) and "chat", whose tokens are bytes, and with what is no
+// model.
 inline void write_models(const TempFolder& folder) {
   for (const std::string name : {"small", "chat"}) {
     std::filesystem::create_directory(folder.path() / name);
@@ -106,10 +107,11 @@ class ApiFixture {
   explicit ApiFixture(serving::ModelHost::MakeEngine make, serving::ModelHost::Options options = {},
                       std::int64_t context = 200, void (*write)(const TempFolder&) = write_models)
       : script(std::make_shared<Script>()),
-        host_(make ? std::move(make)
-                   : [script = script,
-                      context](const serving::StoredModel&) { return std::make_unique<FakeEngine>(script, context); },
-              quiet(std::move(options))) {
+        host_(
+            make ? std::move(make)
+                 : [script = script,
+                    context](const serving::StoredModel&) { return std::make_unique<FakeEngine>(script, context); },
+            quiet(std::move(options))) {
     script->set("Hello, world");
     write(folder);
     store_.emplace(folder.path(), Log::silent());

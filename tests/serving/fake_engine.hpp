@@ -22,11 +22,11 @@ struct Script {
   std::condition_variable changed;
   std::vector<std::int32_t> tokens;  // of every answer, until max_tokens
   std::vector<serving::GenerationRequest> asked;
-  int allowed = 1 << 30;         // tokens that all answers together may still draw
-  bool full = false;             // start() refuses
+  int allowed = 1 << 30;  // tokens that all answers together may still draw
+  bool full = false;      // start() refuses
   std::function<std::vector<float>(const serving::GenerationRequest&)> embed{};  // as an encoder: no tokens, but this
-  serving::GenerationEnd end{};  // what is not counted below
-  int made = 0, cancelled = 0;   // engines, requests
+  serving::GenerationEnd end{};                                                  // what is not counted below
+  int made = 0, cancelled = 0;                                                   // engines, requests
 
   void set(const std::string& bytes) {
     tokens.assign(bytes.begin(), bytes.end());

@@ -22,8 +22,11 @@ struct Held final : troika::serving::Engine {
     void cancel() noexcept override { cancelled = true; }
     void end(troika::serving::Finish finish, std::chrono::nanoseconds time = {}, const std::string& error = {}) const {
       ended = true;
-      events.on_end({.finish = finish, .error = error, .prompt_tokens = static_cast<std::int64_t>(request.prompt.size()),
-                     .tokens = request.max_tokens, .token_time = time});
+      events.on_end({.finish = finish,
+                     .error = error,
+                     .prompt_tokens = static_cast<std::int64_t>(request.prompt.size()),
+                     .tokens = request.max_tokens,
+                     .token_time = time});
     }
   };
   ~Held() override {
@@ -32,7 +35,8 @@ struct Held final : troika::serving::Engine {
     }
   }
 
-  std::shared_ptr<troika::serving::Generation> start(troika::serving::GenerationRequest request, troika::serving::GenerationEvents events) override {
+  std::shared_ptr<troika::serving::Generation> start(troika::serving::GenerationRequest request,
+                                                     troika::serving::GenerationEvents events) override {
     if (stopped) throw troika::Error(troika::Fault::peer_failed, "the engine has stopped");
     if (full) throw troika::Error(troika::Fault::out_of_memory, "full");
     if (request.prompt.empty()) throw troika::Error(troika::Fault::invalid_argument, "empty");
@@ -42,7 +46,13 @@ struct Held final : troika::serving::Engine {
     return tickets.back();
   }
   std::int64_t context() const override { return length; }
-  troika::serving::EngineLoad load() const override { return {.ready = ready, .devices = 1, .running = static_cast<std::int64_t>(tickets.size()), .tokens = tokens, .steps = steps}; }
+  troika::serving::EngineLoad load() const override {
+    return {.ready = ready,
+            .devices = 1,
+            .running = static_cast<std::int64_t>(tickets.size()),
+            .tokens = tokens,
+            .steps = steps};
+  }
   std::vector<troika::serving::DeviceState> device_states() const override { return states; }
   troika::serving::SelfCheck self_check() const override { return check; }
 

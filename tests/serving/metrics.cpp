@@ -40,7 +40,8 @@ TEST_CASE("metrics tell what engines do, what requests got and what was refused"
   Held* engine = nullptr;
   auto watched = watch.watch("tiny", held(engine));
   int ended = 0;
-  for (int i = 0; i < 3; ++i) (void)watched->start({.prompt = {1, 2, 3}, .max_tokens = 5}, {{}, [&](const auto&) { ++ended; }});
+  for (int i = 0; i < 3; ++i)
+    (void)watched->start({.prompt = {1, 2, 3}, .max_tokens = 5}, {{}, [&](const auto&) { ++ended; }});
   engine->full = true;
   CHECK_THROWS_AS(watched->start({.prompt = {1}}, {}), troika::Error);
   engine->tickets[0]->end(Finish::length, std::chrono::milliseconds(40));
@@ -57,7 +58,8 @@ TEST_CASE("metrics tell what engines do, what requests got and what was refused"
   CHECK(value(text, "troika_requests_total{finished_reason=\"failed\",model_name=\"tiny\"}") == 1);
   CHECK(value(text, "troika_e2e_request_latency_seconds_bucket{model_name=\"tiny\",le=\"0.05\"}") == 2);
   CHECK(value(text, "troika_e2e_request_latency_seconds_bucket{model_name=\"tiny\",le=\"+Inf\"}") == 3);
-  CHECK(value(text, "troika_time_per_output_token_seconds_bucket{model_name=\"tiny\",le=\"0.01\"}") == 2);  // 10 ms, and of the failed one 0
+  CHECK(value(text, "troika_time_per_output_token_seconds_bucket{model_name=\"tiny\",le=\"0.01\"}") ==
+        2);  // 10 ms, and of the failed one 0
   CHECK(value(text, "troika_request_prompt_tokens_sum{model_name=\"tiny\"}") == 9);
 }
 
@@ -75,7 +77,8 @@ TEST_CASE("metrics tell what each device and each collective did") {
   engine->check.all_reduce_seconds = 2;
   const auto text = metrics.text();
   const auto checked = [&](const std::string& what, const std::string& device, const std::string& peer) {
-    return value(text, "troika_self_check_seconds{model_name=\"tiny\",check=\"" + what + "\",device=\"" + device + "\",peer=\"" + peer + "\"}");
+    return value(text, "troika_self_check_seconds{model_name=\"tiny\",check=\"" + what + "\",device=\"" + device +
+                           "\",peer=\"" + peer + "\"}");
   };
   CHECK(checked("device", "host:1", "") == 0.25);
   CHECK(checked("link", "host:0", "host:1") == 0.125);
@@ -134,7 +137,8 @@ TEST_CASE("Prometheus's own checker finds nothing wrong with the metrics") {
   engine->tickets[0]->end(Finish::stop);
   const troika::test::TempFolder folder;
   std::ofstream(folder.path() / "metrics") << metrics.text();
-  const auto command = "promtool check metrics < '" + (folder.path() / "metrics").string() + "' > '" + (folder.path() / "said").string() + "' 2>&1";
+  const auto command = "promtool check metrics < '" + (folder.path() / "metrics").string() + "' > '" +
+                       (folder.path() / "said").string() + "' 2>&1";
   const auto code = std::system(command.c_str());
   std::ifstream said(folder.path() / "said");
   INFO(std::string(std::istreambuf_iterator<char>(said), {}));

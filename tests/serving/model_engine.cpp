@@ -37,13 +37,16 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
     for (const int count : {1, 2, 3}) {
       for (const std::int64_t kv_tokens : {512, 4096}) {  // the first has room for few at once
         INFO(type << " on " << count << " devices, memory for " << kv_tokens << " tokens");
-        ModelEngine engine(exact_devices(count), model.folder.path(), {.kv_tokens = kv_tokens, .kv_type = troika::KvType::f32});
+        ModelEngine engine(exact_devices(count), model.folder.path(),
+                           {.kv_tokens = kv_tokens, .kv_type = troika::KvType::f32});
         std::vector<Answer> answers;
         for (const auto& request : requests) answers.emplace_back(engine, request);
         for (std::size_t i = 0; i < answers.size(); ++i) {
           const auto end = answers[i].end();
           CHECK(answers[i].tokens() == expected[i]);
-          CHECK(end.finish == (static_cast<std::int64_t>(expected[i].size()) < requests[i].max_tokens ? Finish::stop : Finish::length));
+          CHECK(
+              end.finish ==
+              (static_cast<std::int64_t>(expected[i].size()) < requests[i].max_tokens ? Finish::stop : Finish::length));
           CHECK(end.error.empty());
         }
         const auto load = engine.load();
@@ -59,7 +62,8 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
 TEST_CASE("each device tells what it did in its part of each step, and waiting for work is not counted") {
   const LoadedModel model(long_model("llama"));
   ModelEngine engine(exact_devices(3), model.folder.path());
-  for (int i = 0; i < 2; ++i) CHECK(Answer(engine, {.prompt = {1, 2, 3}, .max_tokens = 20}).end().finish == Finish::length);
+  for (int i = 0; i < 2; ++i)
+    CHECK(Answer(engine, {.prompt = {1, 2, 3}, .max_tokens = 20}).end().finish == Finish::length);
   std::vector<troika::serving::DeviceState> devices;
   do {
     devices = engine.device_states();  // an answer ends before its step does
@@ -71,7 +75,9 @@ TEST_CASE("each device tells what it did in its part of each step, and waiting f
     CHECK(device.faults == 0);
     CHECK(device.tasks >= 40);
     CHECK(device.busy_seconds > 0);
-    const auto of = [&](troika::Operation operation) { return device.collectives[static_cast<std::size_t>(operation)]; };
+    const auto of = [&](troika::Operation operation) {
+      return device.collectives[static_cast<std::size_t>(operation)];
+    };
     CHECK(of(troika::Operation::barrier).calls == device.tasks);  // one in each step, and none between them
     const auto reduces = of(troika::Operation::all_reduce);
     CHECK(reduces.calls >= 2 * device.tasks);
@@ -139,7 +145,8 @@ TEST_CASE("when a device fails, answers go on from where they were on those that
     INFO("device " << fails << " of 3");
     std::string told;
     std::atomic<bool> failed{false};
-    EngineOptions options{.kv_type = troika::KvType::f32, .log = troika::Log([&](troika::LogLevel, std::string_view text) { told += text; })};
+    EngineOptions options{.kv_type = troika::KvType::f32,
+                          .log = troika::Log([&](troika::LogLevel, std::string_view text) { told += text; })};
     options.before_step = [&](int device, std::uint64_t step) {
       if (device == fails && step > 12 && !failed.exchange(true)) throw std::runtime_error("the device caught fire");
     };
@@ -149,7 +156,8 @@ TEST_CASE("when a device fails, answers go on from where they were on those that
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const auto end = answers[i].end();
       CHECK(end.error == "");
-      CHECK(std::ranges::count(end.devices, '+') == (end.devices.find("host:" + std::to_string(fails)) == std::string::npos ? 1 : 2));
+      CHECK(std::ranges::count(end.devices, '+') ==
+            (end.devices.find("host:" + std::to_string(fails)) == std::string::npos ? 1 : 2));
       CHECK(answers[i].tokens() == expected[i]);
     }
     CHECK(failed);
@@ -161,7 +169,8 @@ TEST_CASE("when a device fails, answers go on from where they were on those that
       CHECK(device.faults == (lost ? 1 : 0));
       CHECK((device.memory_bytes == 0) == lost);
     }
-    CHECK_THAT(told, Contains("host:" + std::to_string(fails) + " failed and is left out; 2 devices are left: the device caught fire"));
+    CHECK_THAT(told, Contains("host:" + std::to_string(fails) +
+                              " failed and is left out; 2 devices are left: the device caught fire"));
   }
 }
 
@@ -208,8 +217,9 @@ TEST_CASE("an engine goes away although one of its devices hangs") {
     INFO(count << " devices");
     troika::test::Fault fault(troika::test::Fault::Kind::hangs, 0, 5);
     {
-      ModelEngine engine(exact_devices(count), model.folder.path(),
-                         {.deadline = count == 1 ? 300ms : 3000ms, .log = troika::Log::silent(), .before_step = fault.hook()});
+      ModelEngine engine(
+          exact_devices(count), model.folder.path(),
+          {.deadline = count == 1 ? 300ms : 3000ms, .log = troika::Log::silent(), .before_step = fault.hook()});
       Answer answer(engine, {.prompt = {1, 2, 3}});
       fault.at();
     }
@@ -241,18 +251,25 @@ TEST_CASE("what cannot run is refused at once, with what would be valid") {
   CHECK_THAT(refused({}), Contains("a prompt of 0 tokens; valid here is 1 to 49"));
   CHECK_THAT(refused({.prompt = Tokens(50, 1)}), Contains("valid here is 1 to 49"));
   CHECK_THAT(refused({.prompt = {101}}), Contains("token 101 is none of the model's, which are 0 to 100"));
-  CHECK_THAT(refused({.prompt = {1}, .max_tokens = -1}), Contains("max_tokens is 0 (all that fit) or above the 0 that are drawn, not -1"));
+  CHECK_THAT(refused({.prompt = {1}, .max_tokens = -1}),
+             Contains("max_tokens is 0 (all that fit) or above the 0 that are drawn, not -1"));
   CHECK_THAT(refused({.prompt = {1}, .sampling = {.temperature = -1}}), Contains("temperature"));
-  CHECK_THROWS_WITH(ModelEngine(exact_devices(1), model.folder.path(), {.context = 401}), Contains("this model takes 2 to 400"));
+  CHECK_THROWS_WITH(ModelEngine(exact_devices(1), model.folder.path(), {.context = 401}),
+                    Contains("this model takes 2 to 400"));
   CHECK_THROWS_WITH(ModelEngine(std::vector<troika::HostDevice>{}, model.folder.path()), Contains("at least 1 device"));
-  CHECK_THROWS_WITH(ModelEngine(troika::host_devices(2, {.memory_limit = 20000}), model.folder.path()), Contains("out of memory"));
+  CHECK_THROWS_WITH(ModelEngine(troika::host_devices(2, {.memory_limit = 20000}), model.folder.path()),
+                    Contains("out of memory"));
 
   // With the only running request held up in its event, and one waiting, the queue is full.
   std::promise<void> go;
   auto gone = go.get_future().share();
   ModelEngine narrow(exact_devices(1), model.folder.path(), {.mixed_tokens = 1, .most_running = 1, .most_waiting = 1});
   std::atomic<bool> held{false};
-  const auto blocker = narrow.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) { held = true; gone.wait(); }, {}});
+  const auto blocker = narrow.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) {
+                                                                         held = true;
+                                                                         gone.wait();
+                                                                       },
+                                                                       {}});
   while (!held) std::this_thread::yield();
   Answer waits(narrow, {.prompt = {2}, .max_tokens = 1});
   CHECK_THROWS_WITH((Answer{narrow, {.prompt = {3}}}), Contains("1 requests wait already; try again later"));
@@ -270,11 +287,16 @@ TEST_CASE("a request that would begin too late is refused at once") {
   std::promise<void> go;
   auto gone = go.get_future().share();
   std::atomic<bool> held{false};
-  const auto blocker = engine.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) { held = true; gone.wait(); }, {}});
+  const auto blocker = engine.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) {
+                                                                         held = true;
+                                                                         gone.wait();
+                                                                       },
+                                                                       {}});
   while (!held) std::this_thread::yield();
   Answer waits(engine, {.prompt = {2}, .max_tokens = 1});
   const auto now = troika::serving::Clock::now();
-  CHECK_THROWS_WITH((Answer{engine, {.prompt = {3}, .deadline = now}}), Contains("to begin, which is too late; try again later"));
+  CHECK_THROWS_WITH((Answer{engine, {.prompt = {3}, .deadline = now}}),
+                    Contains("to begin, which is too late; try again later"));
   Answer patient(engine, {.prompt = {3}, .max_tokens = 1, .deadline = now + std::chrono::hours(1)});
   go.set_value();
   CHECK(waits.end().finish == Finish::length);

@@ -144,7 +144,8 @@ TEST_CASE("the page of the dashboard asks nobody else and is not framed") {
   CHECK(page.status == 200);
   std::string policy;
   for (const auto& [name, text] : page.headers) policy += name == "Content-Security-Policy" ? text : "";
-  CHECK_THAT(policy,
-             ContainsSubstring("default-src 'none'") && ContainsSubstring("connect-src 'self'") && ContainsSubstring("frame-ancestors 'none'"));
-  CHECK_THAT(page.body, ContainsSubstring("<!doctype html>") && ContainsSubstring("</html>") && ContainsSubstring("\\u00b5s"));
+  CHECK_THAT(policy, ContainsSubstring("default-src 'none'") && ContainsSubstring("connect-src 'self'") &&
+                         ContainsSubstring("frame-ancestors 'none'"));
+  CHECK_THAT(page.body,
+             ContainsSubstring("<!doctype html>") && ContainsSubstring("</html>") && ContainsSubstring("\\u00b5s"));
 }

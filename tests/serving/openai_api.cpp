@@ -136,10 +136,12 @@ TEST_CASE("errors of /v1 have OpenAI's form") {
   CHECK(error(chat, {{"model", "chat"}, {"messages", hi}, {"max_tokens", 0}}, 400) == "invalid_request_error");
   CHECK(error(chat, {{"model", "chat"}, {"messages", hi}, {"top_p", 2}}, 400) == "invalid_request_error");
   CHECK(error(chat, {{"model", "chat"}, {"messages", hi}, {"n", 2}}, 501) == "api_error");
-  CHECK(error(chat, {{"model", "chat"}, {"messages", hi}, {"tools", {{{"type", "function"}}}}}, 400) == "invalid_request_error");
+  CHECK(error(chat, {{"model", "chat"}, {"messages", hi}, {"tools", {{{"type", "function"}}}}}, 400) ==
+        "invalid_request_error");
   CHECK(error(chat, {{"model", "chat"}, {"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}},
               400) == "invalid_request_error");
-  for (const Json& prompt : {Json{1, 100000}, Json{-1}, Json{1.5}, Json{1, "a"}, Json{"a", "b"}, Json{{1}, {2}}, Json::array(), Json("")})
+  for (const Json& prompt :
+       {Json{1, 100000}, Json{-1}, Json{1.5}, Json{1, "a"}, Json{"a", "b"}, Json{{1}, {2}}, Json::array(), Json("")})
     CHECK(error("/v1/completions", {{"model", "chat"}, {"prompt", prompt}}, 400) == "invalid_request_error");
   api.script->full = true;
   CHECK(error(chat, {{"model", "chat"}, {"messages", hi}}, 503) == "api_error");

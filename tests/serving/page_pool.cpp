@@ -109,7 +109,8 @@ TEST_CASE("whatever is taken, found, remembered and given back, a page that is f
         const auto page = pool.take();
         if (!page) break;
         for (const auto& other : users) REQUIRE(std::ranges::find(other.pages, *page) == other.pages.end());
-        holds[static_cast<std::size_t>(*page)].assign(user.text.begin(), user.text.begin() + static_cast<std::ptrdiff_t>((i + 1) * page_tokens));
+        holds[static_cast<std::size_t>(*page)].assign(
+            user.text.begin(), user.text.begin() + static_cast<std::ptrdiff_t>((i + 1) * page_tokens));
         const auto before = i == 0 ? PagePool::none : user.pages[i - 1];
         user.pages.push_back(pool.remember(before, std::span(user.text).subspan(i * page_tokens, page_tokens), *page));
       }

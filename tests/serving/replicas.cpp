@@ -60,7 +60,8 @@ struct Groups {
 
 TEST_CASE("the allocation says which group takes a request, and groups that are not ready take none") {
   Groups<troika::RoundRobin> groups(3);
-  CHECK(std::vector{groups.start(), groups.start(), groups.start(), groups.start()} == std::vector<std::size_t>{0, 1, 2, 0});
+  CHECK(std::vector{groups.start(), groups.start(), groups.start(), groups.start()} ==
+        std::vector<std::size_t>{0, 1, 2, 0});
   groups.held[1]->ready = false;
   CHECK(groups.start() == 2);
   CHECK(groups.start() == 0);
@@ -106,9 +107,9 @@ TEST_CASE("what a group gives up goes on in another from the tokens that it has,
   Groups<troika::StaticAllocation> groups(3);
   std::vector<std::int32_t> tokens;
   std::vector<GenerationEnd> ends;
-  const auto generation = groups.replicas->start({.prompt = {1}, .max_tokens = 4},
-                                                 {[&](std::int32_t token) { tokens.push_back(token); },
-                                                  [&](const GenerationEnd& end) { ends.push_back(end); }});
+  const auto generation = groups.replicas->start(
+      {.prompt = {1}, .max_tokens = 4},
+      {[&](std::int32_t token) { tokens.push_back(token); }, [&](const GenerationEnd& end) { ends.push_back(end); }});
   std::vector<std::size_t> order;
   for (int attempt = 0; attempt < 3; ++attempt) {
     for (std::size_t i = 0; i < 3; ++i) {
@@ -151,7 +152,8 @@ TEST_CASE("replicas of a model answer as one does, also when a group loses its l
       options.before_step = [=](int, std::uint64_t step) {
         if (fails && i == 1 && step > 10) throw std::runtime_error("the group caught fire");
       };
-      engines.push_back(std::make_unique<troika::serving::ModelEngine<troika::HostDevice>>(exact_devices(1), model.folder.path(), options));
+      engines.push_back(std::make_unique<troika::serving::ModelEngine<troika::HostDevice>>(
+          exact_devices(1), model.folder.path(), options));
     }
     Replicas<troika::RandomAllocation> replicas(std::move(engines), troika::RandomAllocation(3), troika::Log::silent());
     std::vector<Answer> answers;

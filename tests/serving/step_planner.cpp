@@ -53,10 +53,12 @@ struct Client {
 
 // Takes steps as ranks would: keys go to pages, and the next token follows from what the pages hold, not from the text.
 struct Machine {
-  explicit Machine(const PlannerOptions& o) : options(o), planner(o), memory(static_cast<std::size_t>(o.pages * troika::kv_page), -1) {}
+  explicit Machine(const PlannerOptions& o)
+      : options(o), planner(o), memory(static_cast<std::size_t>(o.pages * troika::kv_page), -1) {}
 
   std::int32_t& at(const Sequence& s, std::int64_t i) {
-    return memory[static_cast<std::size_t>(s.pages.at(static_cast<std::size_t>(i / troika::kv_page)) * troika::kv_page + i % troika::kv_page)];
+    return memory[static_cast<std::size_t>(s.pages.at(static_cast<std::size_t>(i / troika::kv_page)) * troika::kv_page +
+                                           i % troika::kv_page)];
   }
 
   bool step(Clock::time_point now = Clock::now()) {
@@ -134,7 +136,8 @@ TEST_CASE("every request gets the answer that it gets alone, however the steps a
     std::mt19937 random(seed);
     const auto below = [&](std::uint32_t limit) { return static_cast<std::int64_t>(random() % limit); };
     const auto context = 300 + below(700);
-    PlannerOptions options{.pages = (context + 127) / 128 + below(20), .context = context, .most_running = 1 + below(20)};
+    PlannerOptions options{
+        .pages = (context + 127) / 128 + below(20), .context = context, .most_running = 1 + below(20)};
     options.mixed_tokens = options.most_running + below(100);
     options.step_tokens = options.mixed_tokens + below(200);
     Machine machine(options);
@@ -143,7 +146,8 @@ TEST_CASE("every request gets the answer that it gets alone, however the steps a
       clients.emplace_back(random_request(random, context));
       machine.planner.add(clients.back().sequence);
       for (auto steps = random() % 4; steps > 0; --steps) machine.step();
-      if (random() % 40 == 0) machine.planner.restart("lost", false, "what is left", Clock::now());  // between steps: nobody is to blame
+      if (random() % 40 == 0)
+        machine.planner.restart("lost", false, "what is left", Clock::now());  // between steps: nobody is to blame
     }
     machine.run();
     for (const auto& client : clients) {
@@ -153,7 +157,8 @@ TEST_CASE("every request gets the answer that it gets alone, however the steps a
       REQUIRE(client.got->tokens == alone(request, context));
       REQUIRE(end.tokens == static_cast<std::int64_t>(client.got->tokens.size()));
       REQUIRE(end.prompt_tokens == static_cast<std::int64_t>(request.prompt.size()));
-      const bool full = end.prompt_tokens + end.tokens == context || (request.max_tokens > 0 && end.tokens == request.max_tokens);
+      const bool full =
+          end.prompt_tokens + end.tokens == context || (request.max_tokens > 0 && end.tokens == request.max_tokens);
       REQUIRE(end.finish == (full ? Finish::length : Finish::stop));
     }
     REQUIRE(machine.planner.pool().available() == options.pages);
@@ -205,8 +210,9 @@ TEST_CASE("clients take turns, whoever sent more") {
   std::vector<std::string> order;
   std::vector<std::shared_ptr<Sequence>> sequences;
   for (const std::string client : {"many", "many", "many", "many", "few", "other"}) {
-    sequences.push_back(std::make_shared<Sequence>(GenerationRequest{.prompt = {1}, .max_tokens = 1, .client = client},
-                                                   troika::serving::GenerationEvents{{}, [&order, client](const GenerationEnd&) { order.push_back(client); }}));
+    sequences.push_back(std::make_shared<Sequence>(
+        GenerationRequest{.prompt = {1}, .max_tokens = 1, .client = client},
+        troika::serving::GenerationEvents{{}, [&order, client](const GenerationEnd&) { order.push_back(client); }}));
     machine.planner.add(sequences.back());
   }
   machine.run();
@@ -266,9 +272,10 @@ TEST_CASE("what an event throws ends its request, and no other") {
   Machine machine({.pages = 64, .context = 4096});
   Finish finish{};
   std::string error;
-  auto throws = std::make_shared<Sequence>(GenerationRequest{.prompt = {1}, .max_tokens = 9},
-                                           troika::serving::GenerationEvents{[](std::int32_t) { throw std::runtime_error("gone"); },
-                                                                             [&](const GenerationEnd& end) { finish = end.finish, error = end.error; }});
+  auto throws = std::make_shared<Sequence>(
+      GenerationRequest{.prompt = {1}, .max_tokens = 9},
+      troika::serving::GenerationEvents{[](std::int32_t) { throw std::runtime_error("gone"); },
+                                        [&](const GenerationEnd& end) { finish = end.finish, error = end.error; }});
   Client other(GenerationRequest{.prompt = {2}, .max_tokens = 9});
   machine.planner.add(throws);
   machine.planner.add(other.sequence);
@@ -279,7 +286,9 @@ TEST_CASE("what an event throws ends its request, and no other") {
 }
 
 TEST_CASE("a planner that could not go on is refused") {
-  CHECK_THROWS_WITH(StepPlanner({.pages = 2, .context = 257}), Catch::Matchers::ContainsSubstring("2 pages of 128 tokens do not hold a context of 257"));
-  CHECK_THROWS_WITH(StepPlanner({.pages = 2, .context = 100, .mixed_tokens = 10, .most_running = 11}), Catch::Matchers::ContainsSubstring("most_running <= mixed_tokens"));
+  CHECK_THROWS_WITH(StepPlanner({.pages = 2, .context = 257}),
+                    Catch::Matchers::ContainsSubstring("2 pages of 128 tokens do not hold a context of 257"));
+  CHECK_THROWS_WITH(StepPlanner({.pages = 2, .context = 100, .mixed_tokens = 10, .most_running = 11}),
+                    Catch::Matchers::ContainsSubstring("most_running <= mixed_tokens"));
   CHECK_THROWS_WITH(troika::serving::PagePool(0), Catch::Matchers::ContainsSubstring("at least 1 page"));
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What nearly every test includes and nobody edits, parsed once. No header of troika: a change in one should rebuild what
-// includes it, not everything.
+// What nearly every test includes and nobody edits, parsed once. No header of troika: a change in one should rebuild
+// what includes it, not everything.
 #include <support/catch.hpp>
 
 #include <algorithm>

@@ -25,17 +25,20 @@ class ReferenceModel {
     Rows x;
     for (const auto id : ids) {
       x.push_back(row(tensor("model.embed_tokens.weight"), id));
-      if (m_.gemma) for (auto& value : x.back()) value *= std::sqrt(static_cast<double>(m_.hidden));
+      if (m_.gemma)
+        for (auto& value : x.back()) value *= std::sqrt(static_cast<double>(m_.hidden));
     }
     for (std::int64_t i = 0; i < m_.layers; ++i) {
       const std::string layer = "model.layers." + std::to_string(i);
       Rows normed;
       for (const auto& token : x) normed.push_back(rms_norm(token, layer + ".input_layernorm.weight"));
       auto attended = decoder_attention(normed, layer + ".self_attn.", m_.gemma && i % 2 == 1 ? 0 : m_.window);
-      if (m_.gemma) for (auto& token : attended) token = rms_norm(token, layer + ".post_attention_layernorm.weight");
+      if (m_.gemma)
+        for (auto& token : attended) token = rms_norm(token, layer + ".post_attention_layernorm.weight");
       accumulate(x, attended);
       for (auto& token : x) {
-        const auto n = rms_norm(token, layer + (m_.gemma ? ".pre_feedforward_layernorm.weight" : ".post_attention_layernorm.weight"));
+        const auto n = rms_norm(
+            token, layer + (m_.gemma ? ".pre_feedforward_layernorm.weight" : ".post_attention_layernorm.weight"));
         auto down = m_.experts ? mixture(n, layer + ".mlp.") : mlp(n, layer + ".mlp.");
         if (m_.gemma) down = rms_norm(down, layer + ".post_feedforward_layernorm.weight");
         for (std::size_t j = 0; j < token.size(); ++j) token[j] += down[j];
@@ -45,7 +48,8 @@ class ReferenceModel {
     for (const auto& token : x) {
       const auto n = rms_norm(token, "model.norm.weight");
       result.push_back(product(n, m_.tied ? "model.embed_tokens" : "lm_head"));
-      if (m_.gemma) for (auto& logit : result.back()) logit = m_.logit_cap * std::tanh(logit / m_.logit_cap);
+      if (m_.gemma)
+        for (auto& logit : result.back()) logit = m_.logit_cap * std::tanh(logit / m_.logit_cap);
     }
     return result;
   }
@@ -81,7 +85,8 @@ class ReferenceModel {
         k.push_back(product(token, self + "key", true));
         v.push_back(product(token, self + "value", true));
       }
-      const auto mixed = attend(q, k, v, m_.hidden / m_.heads, static_cast<double>(m_.hidden / m_.heads), [&](std::size_t, std::size_t) { return true; });
+      const auto mixed = attend(q, k, v, m_.hidden / m_.heads, static_cast<double>(m_.hidden / m_.heads),
+                                [&](std::size_t, std::size_t) { return true; });
       for (std::size_t t = 0; t < x.size(); ++t) {
         const auto out = product(mixed[t], layer + ".attention.output.dense", true);
         for (std::size_t j = 0; j < out.size(); ++j) x[t][j] += out[j];
@@ -131,12 +136,14 @@ class ReferenceModel {
     std::vector<double> y;
     for (std::size_t j = 0; j < x.size(); ++j) {
       const auto i = static_cast<std::int64_t>(j);
-      y.push_back((x[j] - mean) / std::sqrt(variance + 1e-12) * tensor(name + ".weight")[i] + tensor(name + ".bias")[i]);
+      y.push_back((x[j] - mean) / std::sqrt(variance + 1e-12) * tensor(name + ".weight")[i] +
+                  tensor(name + ".bias")[i]);
     }
     return y;
   }
   static void accumulate(Rows& x, const Rows& y) {
-    for (std::size_t t = 0; t < x.size(); ++t) for (std::size_t j = 0; j < x[t].size(); ++j) x[t][j] += y[t][j];
+    for (std::size_t t = 0; t < x.size(); ++t)
+      for (std::size_t j = 0; j < x[t].size(); ++j) x[t][j] += y[t][j];
   }
 
   double frequency(std::int64_t pair, std::int64_t dim) const {
@@ -205,7 +212,9 @@ class ReferenceModel {
       return key <= query && (window == 0 || query - key < static_cast<std::size_t>(window));
     };
     Rows result;
-    for (const auto& token : attend(q, k, v, m_.head_dim, m_.gemma ? m_.query_scalar : static_cast<double>(m_.head_dim), sees)) result.push_back(product(token, name + "o_proj"));
+    for (const auto& token :
+         attend(q, k, v, m_.head_dim, m_.gemma ? m_.query_scalar : static_cast<double>(m_.head_dim), sees))
+      result.push_back(product(token, name + "o_proj"));
     return result;
   }
 

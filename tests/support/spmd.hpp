@@ -19,12 +19,12 @@
 inline constexpr int test_worlds[] = {1, 2, 3, 4, 5, 8};
 
 using TestCommunication = troika::Communication<troika::Threads>;
-using TestPipeline = troika::Pipeline<troika::TaskScheduler<troika::StaticAllocation>, troika::DataSync<TestCommunication>,
-                                      TestCommunication>;
+using TestPipeline = troika::Pipeline<troika::TaskScheduler<troika::StaticAllocation>,
+                                      troika::DataSync<TestCommunication>, TestCommunication>;
 
-// Defined in spmd.cpp, so that the scheduler is compiled once and not for every test. Devices are exact unless asked for
-// otherwise, so that what is compared does not depend on the processor. With `cores_each`, each device has a team of so
-// many threads, which share the cores of the machine.
+// Defined in spmd.cpp, so that the scheduler is compiled once and not for every test. Devices are exact unless asked
+// for otherwise, so that what is compared does not depend on the processor. With `cores_each`, each device has a team
+// of so many threads, which share the cores of the machine.
 void run_spmd(int world_size, troika::StaticAllocation allocation, const std::function<void(TestPipeline&)>& fn,
               troika::HostOptions options = {.precision = troika::Precision::exact}, int cores_each = 0);
 
@@ -34,9 +34,10 @@ auto spmd(int world_size, troika::StaticAllocation allocation, F fn,
           troika::HostOptions options = {.precision = troika::Precision::exact}, int cores_each = 0) {
   using R = std::decay_t<std::invoke_result_t<F&, TestPipeline&>>;
   std::vector<std::optional<R>> results(static_cast<std::size_t>(world_size));
-  run_spmd(world_size, std::move(allocation),
-           [&](TestPipeline& pipeline) { results[static_cast<std::size_t>(pipeline.rank())].emplace(fn(pipeline)); },
-           std::move(options), cores_each);
+  run_spmd(
+      world_size, std::move(allocation),
+      [&](TestPipeline& pipeline) { results[static_cast<std::size_t>(pipeline.rank())].emplace(fn(pipeline)); },
+      std::move(options), cores_each);
   std::vector<R> values;
   for (auto& result : results) values.push_back(std::move(*result));
   return values;

@@ -27,10 +27,11 @@ struct TinyModel {
   };
 
   std::string type;  // model_type
-  std::int64_t hidden = 48, intermediate = 80, layers = 2, heads = 6, kv_heads = 2, head_dim = 8, vocab = 101, positions = 64;
+  std::int64_t hidden = 48, intermediate = 80, layers = 2, heads = 6, kv_heads = 2, head_dim = 8, vocab = 101,
+               positions = 64;
   bool qkv_bias = false, qk_norm = false, tied = false, llama3 = false;
-  std::int64_t window = 0;      // gemma2: of every second layer
-  bool gemma = false;           // norms of 1 + w, after attention and MLP too, caps, GeGLU
+  std::int64_t window = 0;  // gemma2: of every second layer
+  bool gemma = false;       // norms of 1 + w, after attention and MLP too, caps, GeGLU
   double attention_cap = 2, logit_cap = 1.5, query_scalar = 12;  // of gemma
   std::int64_t experts = 0, used_experts = 2;
   troika::DType dtype = troika::DType::f32;
@@ -38,7 +39,8 @@ struct TinyModel {
 
   bool encoder() const { return type == "bert"; }
 
-  static TinyModel make(std::string type, std::uint32_t seed = 1, troika::DType dtype = troika::DType::f32, std::int64_t vocab = 101) {
+  static TinyModel make(std::string type, std::uint32_t seed = 1, troika::DType dtype = troika::DType::f32,
+                        std::int64_t vocab = 101) {
     TinyModel model;
     model.type = std::move(type);
     model.vocab = vocab;
@@ -46,9 +48,18 @@ struct TinyModel {
     if (model.type == "llama") model.llama3 = model.tied = true;
     if (model.type == "mistral") model.window = 5;
     if (model.type == "qwen2") model.qkv_bias = true;
-    if (model.type == "qwen3") { model.qk_norm = model.tied = true; model.head_dim = 16; }
-    if (model.type == "qwen3_moe") { model.qk_norm = true; model.experts = 5; }
-    if (model.type == "gemma2") { model.gemma = model.tied = true; model.window = 5; }
+    if (model.type == "qwen3") {
+      model.qk_norm = model.tied = true;
+      model.head_dim = 16;
+    }
+    if (model.type == "qwen3_moe") {
+      model.qk_norm = true;
+      model.experts = 5;
+    }
+    if (model.type == "gemma2") {
+      model.gemma = model.tied = true;
+      model.window = 5;
+    }
     if (model.type == "bert") model.kv_heads = model.heads;
     std::mt19937 random(seed);
     model.encoder() ? model.fill_encoder(random) : model.fill_decoder(random);
@@ -75,8 +86,9 @@ struct TinyModel {
   std::string config() const {
     const auto field = [](const std::string& name, auto value) { return ",\"" + name + "\":" + std::to_string(value); };
     std::string text = "{\"model_type\":\"" + type + "\"";
-    text += field("hidden_size", hidden) + field("intermediate_size", intermediate) + field("num_hidden_layers", layers) +
-            field("num_attention_heads", heads) + field("vocab_size", vocab) + field("max_position_embeddings", positions);
+    text += field("hidden_size", hidden) + field("intermediate_size", intermediate) +
+            field("num_hidden_layers", layers) + field("num_attention_heads", heads) + field("vocab_size", vocab) +
+            field("max_position_embeddings", positions);
     if (encoder()) {
       text += field("type_vocab_size", 2) + ",\"hidden_act\":\"gelu\",\"layer_norm_eps\":1e-12";
     } else {
@@ -93,8 +105,10 @@ struct TinyModel {
       }
       if (window) text += field("sliding_window", window);
       if (llama3) {
-        text += ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
-                "\"original_max_position_embeddings\":32}";
+        text +=
+            ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4."
+            "0,"
+            "\"original_max_position_embeddings\":32}";
       }
     }
     return text + "}\n";

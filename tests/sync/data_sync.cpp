@@ -37,7 +37,8 @@ std::vector<float> naive_slice(const std::vector<float>& values, const Shape& sh
 }
 
 template <Placement P>
-DTensor<float, P, HostDevice> place(HostDevice& device, const Shape& shape, const Partition& split, int rank, int world) {
+DTensor<float, P, HostDevice> place(HostDevice& device, const Shape& shape, const Partition& split, int rank,
+                                    int world) {
   auto values = whole(shape);
   if constexpr (troika::is_shard<P>) {
     constexpr int dim = troika::shard_dim<P>;
@@ -75,7 +76,8 @@ bool moves(int world, const Shape& shape, bool uneven) {
   const auto from = split_of<From>(shape, world, uneven), to = split_of<To>(shape, world, !uneven);
   const auto locals = spmd(world, [&](auto& pipeline) {
     auto x = place<From>(pipeline.device(), shape, from, pipeline.rank(), world);
-    const auto y = pipeline.sync().template redistribute<To>(std::move(x), pipeline.stream(), troika::is_shard<To> ? &to : nullptr);
+    const auto y = pipeline.sync().template redistribute<To>(std::move(x), pipeline.stream(),
+                                                             troika::is_shard<To> ? &to : nullptr);
     if (y.shape() != shape) return std::vector<float>{-1};
     const auto span = y.local().span();
     return std::vector<float>(span.begin(), span.end());
@@ -98,11 +100,13 @@ bool moves(int world, const Shape& shape, bool uneven) {
 
 template <Placement From, Placement... To>
 void check_moves(int world, const Shape& shape, bool uneven) {
-  ([&] {
-    INFO(troika::placement_name<From>() << " -> " << troika::placement_name<To>() << " of " << shape.to_string() << " on "
-                                        << world << " ranks" << (uneven ? ", uneven" : ""));
-    CHECK(moves<From, To>(world, shape, uneven));
-  }(), ...);
+  (
+      [&] {
+        INFO(troika::placement_name<From>() << " -> " << troika::placement_name<To>() << " of " << shape.to_string()
+                                            << " on " << world << " ranks" << (uneven ? ", uneven" : ""));
+        CHECK(moves<From, To>(world, shape, uneven));
+      }(),
+      ...);
 }
 
 }  // namespace
@@ -140,7 +144,8 @@ TEST_CASE("a partition that does not fit is refused on every rank") {
     }
     return std::string();
   });
-  for (const auto& message : messages) CHECK_THAT(message, Catch::Matchers::ContainsSubstring("does not split 7 indices over 3"));
+  for (const auto& message : messages)
+    CHECK_THAT(message, Catch::Matchers::ContainsSubstring("does not split 7 indices over 3"));
 }
 
 TEST_CASE("replicas that agree pass, and verify names the rank that differs") {
@@ -195,7 +200,8 @@ TEST_CASE("readers on other threads never see half of an update") {
     });
     for (int version = 2; version < 200; ++version) {
       std::vector<float> next(1000, static_cast<float>(version));
-      pipeline.sync().update(weights, troika::View<const float>(next.data(), {1000}), troika::Root{0}, pipeline.stream());
+      pipeline.sync().update(weights, troika::View<const float>(next.data(), {1000}), troika::Root{0},
+                             pipeline.stream());
     }
     done = true;
     reader.join();

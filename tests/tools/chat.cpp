@@ -4,9 +4,9 @@
 //   tool_chat FOLDER...
 //
 // Reads conversations from standard input, one a line: "0" or "1", whether the answer is to be begun, or "2" for one
-// without thinking, then role and content of each message, the content as hex after a dot. "tool-of" and a tool, "call:NAME" and
-// arguments of the last message, "thinking" and its thoughts may stand between them. Prints for each folder and conversation the rendered text as
-// hex after a dot, or "refused" where it is an Error.
+// without thinking, then role and content of each message, the content as hex after a dot. "tool-of" and a tool,
+// "call:NAME" and arguments of the last message, "thinking" and its thoughts may stand between them. Prints for each
+// folder and conversation the rendered text as hex after a dot, or "refused" where it is an Error.
 
 #include <cstdio>
 #include <iostream>

@@ -63,14 +63,22 @@ Arguments parse(const std::vector<std::string>& given) {
       if (i + 1 == given.size()) throw std::runtime_error(given[i] + " needs a value");
       return given[++i];
     };
-    if (given[i] == "--worlds") arguments.worlds = split(value(), ',');
-    else if (given[i] == "--greedy") arguments.greedy = std::stoll(value());
-    else if (given[i] == "--context") arguments.context = std::stoll(value());
-    else if (given[i] == "--score") arguments.score = true;
-    else if (given[i] == "--fast") arguments.fast = true;
-    else if (given[i] == "--sequence-parallel") arguments.sequence_parallel = true;
-    else if (arguments.folder.empty() && given[i][0] != '-') arguments.folder = given[i];
-    else throw std::runtime_error("unknown argument " + given[i]);
+    if (given[i] == "--worlds")
+      arguments.worlds = split(value(), ',');
+    else if (given[i] == "--greedy")
+      arguments.greedy = std::stoll(value());
+    else if (given[i] == "--context")
+      arguments.context = std::stoll(value());
+    else if (given[i] == "--score")
+      arguments.score = true;
+    else if (given[i] == "--fast")
+      arguments.fast = true;
+    else if (given[i] == "--sequence-parallel")
+      arguments.sequence_parallel = true;
+    else if (arguments.folder.empty() && given[i][0] != '-')
+      arguments.folder = given[i];
+    else
+      throw std::runtime_error("unknown argument " + given[i]);
   }
   if (arguments.folder.empty()) throw std::runtime_error("no folder was named");
   return arguments;
@@ -156,10 +164,12 @@ void run(const Arguments& arguments) {
   const auto prompts = read_prompts(std::cin);
   for (const auto& world : arguments.worlds) {
     const auto shares = shares_of(world);
-    const auto ranks = spmd(static_cast<int>(shares.size()), troika::StaticAllocation{shares}, [&](auto& pipeline) {
-      return config.is_decoder() ? decode(pipeline, config, weights, prompts, arguments)
-                                 : encode(pipeline, config, weights, prompts);
-    }, {.precision = arguments.fast ? troika::Precision::fast : troika::Precision::exact});
+    const auto ranks = spmd(static_cast<int>(shares.size()), troika::StaticAllocation{shares},
+                            [&](auto& pipeline) {
+                              return config.is_decoder() ? decode(pipeline, config, weights, prompts, arguments)
+                                                         : encode(pipeline, config, weights, prompts);
+                            },
+                            {.precision = arguments.fast ? troika::Precision::fast : troika::Precision::exact});
     for (const auto& rank : ranks) {
       if (rank != ranks[0]) throw std::runtime_error("the ranks of world " + world + " differ");
     }

@@ -31,7 +31,8 @@ std::string to_hex(const std::string& text) {
 
 std::string from_hex(const std::string& hex) {
   std::string text;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) text += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    text += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
   return text;
 }
 
@@ -40,7 +41,8 @@ std::string answer(const troika::models::Tokenizer& tokenizer, const std::string
   const std::string rest = line.size() > 2 ? line.substr(2) : "";
   if (kind == 'E' || kind == 'P') {
     std::string out;
-    for (const auto id : tokenizer.encode(from_hex(rest), kind == 'E')) out += (out.empty() ? "" : " ") + std::to_string(id);
+    for (const auto id : tokenizer.encode(from_hex(rest), kind == 'E'))
+      out += (out.empty() ? "" : " ") + std::to_string(id);
     return out;
   }
   std::vector<std::int32_t> ids;

@@ -4,7 +4,8 @@
 //   tool_weights FOLDER|FILE.gguf
 //
 // Prints a line for each tensor, sorted by name, tab-separated: name, type, shape, CRC-32 of its bytes as
-// read by rows, of its bytes as read by columns (matrices), and of its values as f32 (floating types). "-" where there is none.
+// read by rows, of its bytes as read by columns (matrices), and of its values as f32 (floating types). "-" where there
+// is none.
 
 #include <algorithm>
 #include <cstdint>
@@ -34,14 +35,16 @@ std::vector<std::byte> by_rows(const troika::models::Weights& weights, const tro
   const auto row = tensor.size_bytes() / static_cast<std::size_t>(std::max<std::int64_t>(1, tensor.shape[0]));
   for (const auto& range : parts.ranges()) {
     weights.copy_rows(tensor.name, range,
-                      std::span(all).subspan(static_cast<std::size_t>(range.begin) * row, static_cast<std::size_t>(range.size()) * row));
+                      std::span(all).subspan(static_cast<std::size_t>(range.begin) * row,
+                                             static_cast<std::size_t>(range.size()) * row));
   }
   return all;
 }
 
 std::vector<std::byte> by_columns(const troika::models::Weights& weights, const troika::models::TensorInfo& tensor) {
   const auto block = tensor.type ? troika::layout_of(*tensor.type).block : 1;
-  const auto rows = static_cast<std::size_t>(tensor.shape[0]), blocks = static_cast<std::size_t>(tensor.shape[1] / block);
+  const auto rows = static_cast<std::size_t>(tensor.shape[0]),
+             blocks = static_cast<std::size_t>(tensor.shape[1] / block);
   const auto row = tensor.size_bytes() / std::max<std::size_t>(1, rows), size = row / std::max<std::size_t>(1, blocks);
   std::vector<std::byte> all(tensor.size_bytes());
   const auto parts = troika::Partition::even(tensor.shape[1], 3, block);
@@ -71,7 +74,9 @@ int main(int argc, char** argv) {
       const auto& tensor = weights.info(name);
       std::string rows = "-", columns = "-", values = "-";
       if (tensor.type || integers.contains(tensor.dtype_name)) {
-        rows = crc32(tensor.shape.dims() >= 1 ? by_rows(weights, tensor) : std::vector<std::byte>(weights.bytes(name).begin(), weights.bytes(name).end()));
+        rows = crc32(tensor.shape.dims() >= 1
+                         ? by_rows(weights, tensor)
+                         : std::vector<std::byte>(weights.bytes(name).begin(), weights.bytes(name).end()));
         if (tensor.shape.dims() == 2) columns = crc32(by_columns(weights, tensor));
         if (tensor.type) {
           std::vector<float> floats(static_cast<std::size_t>(tensor.shape.count()));
@@ -79,7 +84,8 @@ int main(int argc, char** argv) {
           values = crc32(std::as_bytes(std::span(floats)));
         }
       }
-      std::cout << name << '\t' << tensor.dtype_name << '\t' << tensor.shape.to_string() << '\t' << rows << '\t' << columns << '\t' << values << '\n';
+      std::cout << name << '\t' << tensor.dtype_name << '\t' << tensor.shape.to_string() << '\t' << rows << '\t'
+                << columns << '\t' << values << '\n';
     }
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';

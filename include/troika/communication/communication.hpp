@@ -53,8 +53,8 @@ class Communication {
   int world_rank() const { return endpoint_.world_rank(endpoint_.rank()); }
   // Collectives called so far.
   std::uint64_t sequence() const { return sequence_; }
-  // From here on calls that end well are added to these, which outlive the communication and those that are split from it; null: to none. They
-  // have one writer: who shares them shares a thread.
+  // From here on calls that end well are added to these, which outlive the communication and those that are split from
+  // it; null: to none. They have one writer: who shares them shares a thread.
   void count(CommunicationCounters* counters) {
     counters_ = counters;
     if constexpr (CountsWaits<EndpointOfT>) endpoint_.count_waits(counters != nullptr);

@@ -252,9 +252,10 @@ TROIKA_REDUCE_INSTANCES(extern template)
 
 }  // namespace reduce_detail
 
-// outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end) and every k, added as a binary tree: a sum is
-// that of the first inputs, as many as the largest power of two below their number, plus that of the others. So sums of
-// halves, of quarters and so on of the inputs give the same bits when they are reduced again. An output may be an input. `level`: for tests; all levels give the same bits (except for the payload of a NaN).
+// outputs[k][i] = inputs[0][i] + inputs[1][i] + ..., for i in [begin, end) and every k, added as a binary tree: a sum
+// is that of the first inputs, as many as the largest power of two below their number, plus that of the others. So sums
+// of halves, of quarters and so on of the inputs give the same bits when they are reduced again. An output may be an
+// input. `level`: for tests; all levels give the same bits (except for the payload of a NaN).
 inline void reduce(DType dtype, Reduction op, std::span<const std::byte* const> inputs,
                    std::span<std::byte* const> outputs, std::size_t begin, std::size_t end,
                    [[maybe_unused]] CpuLevel level = cpu_level()) {

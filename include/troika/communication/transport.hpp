@@ -17,7 +17,8 @@
 namespace troika {
 
 // How elements of several ranks become one. Sums of floats add as a binary tree that is split at the largest power of
-// two below the number of ranks, ((r0 + r1) + (r2 + r3)) + r4 say, in f32, rounded once to the element type. Sums of integers wrap around. A NaN wins a maximum.
+// two below the number of ranks, ((r0 + r1) + (r2 + r3)) + r4 say, in f32, rounded once to the element type. Sums of
+// integers wrap around. A NaN wins a maximum.
 enum class Reduction : std::uint8_t { sum, max };
 
 constexpr std::string_view to_string(Reduction reduction) { return reduction == Reduction::sum ? "sum" : "max"; }

@@ -16,7 +16,11 @@ struct bf16 {
   bf16() = default;
   constexpr explicit bf16(float value) : bits(round(std::bit_cast<std::uint32_t>(value))) {}
   constexpr explicit operator float() const { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
-  static constexpr bf16 from_bits(std::uint16_t bits) { bf16 value; value.bits = bits; return value; }
+  static constexpr bf16 from_bits(std::uint16_t bits) {
+    bf16 value;
+    value.bits = bits;
+    return value;
+  }
 
  private:
   static constexpr std::uint16_t round(std::uint32_t u) {
@@ -31,10 +35,15 @@ struct f16 {
   f16() = default;
   constexpr explicit f16(float value) : bits(round(std::bit_cast<std::uint32_t>(value))) {}
   constexpr explicit operator float() const { return widen(bits); }
-  static constexpr f16 from_bits(std::uint16_t bits) { f16 value; value.bits = bits; return value; }
+  static constexpr f16 from_bits(std::uint16_t bits) {
+    f16 value;
+    value.bits = bits;
+    return value;
+  }
 
  private:
-  // Subnormal results come out of one float addition, which rounds for us: the trick of F. Giesen's float_to_half_fast3.
+  // Subnormal results come out of one float addition, which rounds for us: the trick of F. Giesen's
+  // float_to_half_fast3.
   static constexpr std::uint16_t round(std::uint32_t u) {
     const auto sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);
     u &= 0x7fffffffu;
@@ -77,16 +86,39 @@ constexpr std::string_view to_string(DType dtype) {
   return names[static_cast<std::size_t>(dtype)];
 }
 
-template <class T> struct dtype_of_type;
-template <> struct dtype_of_type<float> { static constexpr DType value = DType::f32; };
-template <> struct dtype_of_type<f16> { static constexpr DType value = DType::f16; };
-template <> struct dtype_of_type<bf16> { static constexpr DType value = DType::bf16; };
-template <> struct dtype_of_type<std::int32_t> { static constexpr DType value = DType::i32; };
-template <> struct dtype_of_type<std::int8_t> { static constexpr DType value = DType::i8; };
-template <> struct dtype_of_type<std::uint8_t> { static constexpr DType value = DType::u8; };
+template <class T>
+struct dtype_of_type;
+template <>
+struct dtype_of_type<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct dtype_of_type<f16> {
+  static constexpr DType value = DType::f16;
+};
+template <>
+struct dtype_of_type<bf16> {
+  static constexpr DType value = DType::bf16;
+};
+template <>
+struct dtype_of_type<std::int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct dtype_of_type<std::int8_t> {
+  static constexpr DType value = DType::i8;
+};
+template <>
+struct dtype_of_type<std::uint8_t> {
+  static constexpr DType value = DType::u8;
+};
 
-template <class T> concept Element = requires { dtype_of_type<std::remove_cv_t<T>>::value; };
-template <Element T> inline constexpr DType dtype_of = dtype_of_type<std::remove_cv_t<T>>::value;
+template <class T>
+concept Element = requires {
+  dtype_of_type<std::remove_cv_t<T>>::value;
+};
+template <Element T>
+inline constexpr DType dtype_of = dtype_of_type<std::remove_cv_t<T>>::value;
 
 // Calls f with a value of the C++ type that stands for `dtype`.
 template <class F>

@@ -72,9 +72,12 @@ class Error : public std::runtime_error {
 // Argument check: the text is built only when it is needed.
 template <class Text>
 constexpr void expects(bool condition, Text&& text) {
-  if (condition) [[likely]] return;
-  if constexpr (std::is_invocable_v<Text>) throw Error(Fault::invalid_argument, text());
-  else throw Error(Fault::invalid_argument, std::string(text));
+  if (condition) [[likely]]
+    return;
+  if constexpr (std::is_invocable_v<Text>)
+    throw Error(Fault::invalid_argument, text());
+  else
+    throw Error(Fault::invalid_argument, std::string(text));
 }
 
 }  // namespace troika

@@ -23,13 +23,14 @@ struct Range {
   constexpr bool operator==(const Range&) const = default;
 };
 
-// How one dimension is divided over the ranks: a range each, in rank order, some perhaps empty. Immutable; a copy costs one
-// reference count. Ranges are disjoint, except in a partition made by `covering` (replicated KV heads).
+// How one dimension is divided over the ranks: a range each, in rank order, some perhaps empty. Immutable; a copy costs
+// one reference count. Ranges are disjoint, except in a partition made by `covering` (replicated KV heads).
 class Partition {
  public:
   Partition() : Partition(0, {Range{}}) {}
 
-  // Sizes as equal as whole units of `align` allow; the lower ranks take the remainder. Ranks past the units get nothing.
+  // Sizes as equal as whole units of `align` allow; the lower ranks take the remainder. Ranks past the units get
+  // nothing.
   static Partition even(std::int64_t extent, int parts, std::int64_t align = 1) {
     check_parts(parts);
     return weighted(extent, std::vector<double>(static_cast<std::size_t>(parts), 1.0), align);
@@ -98,22 +99,22 @@ class Partition {
   }
 
   // The groups of `group` consecutive units that each rank's range touches: query heads -> the KV heads they read. A
-  // group that is cut by a boundary, or shared because there are more ranks than groups, is held by each rank that needs it.
+  // group that is cut by a boundary, or shared because there are more ranks than groups, is held by each rank that
+  // needs it.
   Partition covering(std::int64_t group) const {
-    expects(group >= 1 && extent_ % group == 0, [&] {
-      return std::to_string(extent_) + " units do not form groups of " + std::to_string(group);
-    });
+    expects(group >= 1 && extent_ % group == 0,
+            [&] { return std::to_string(extent_) + " units do not form groups of " + std::to_string(group); });
     std::vector<Range> ranges;
     std::int64_t last = 0;
     for (const auto& range : *ranges_) {
-      ranges.push_back(range.empty() ? Range{last, last}
-                                     : Range{range.begin / group, (range.end + group - 1) / group});
+      ranges.push_back(range.empty() ? Range{last, last} : Range{range.begin / group, (range.end + group - 1) / group});
       last = ranges.back().end;
     }
     return {extent_ / group, std::move(ranges)};
   }
 
-  // The same for fewer ranks: each takes as many of these ranges, one after the other, and remembers them as its pieces.
+  // The same for fewer ranks: each takes as many of these ranges, one after the other, and remembers them as its
+  // pieces.
   Partition joined(int parts) const {
     expects(parts >= 1 && this->parts() % parts == 0, [&] {
       return std::to_string(this->parts()) + " parts cannot be joined to " + std::to_string(parts) + " equal groups";

@@ -91,13 +91,13 @@ class View {
 
   // Rows [begin, end) of the first dimension.
   constexpr View rows(std::int64_t begin, std::int64_t end) const {
-    expects(0 <= begin && begin <= end && end <= shape_[0],
-            [&] { return "rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " + shape_.to_string(); });
+    expects(0 <= begin && begin <= end && end <= shape_[0], [&] {
+      return "rows " + std::to_string(begin) + " to " + std::to_string(end) + " of " + shape_.to_string();
+    });
     return {data_ + begin * shape_.inner(0), shape_.with(0, end - begin)};
   }
   constexpr View reshaped(Shape shape) const {
-    expects(shape.count() == count(),
-            [&] { return "cannot read " + shape_.to_string() + " as " + shape.to_string(); });
+    expects(shape.count() == count(), [&] { return "cannot read " + shape_.to_string() + " as " + shape.to_string(); });
     return {data_, shape};
   }
 

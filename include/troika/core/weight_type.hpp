@@ -11,10 +11,24 @@
 
 namespace troika {
 
-// How the elements of a weight matrix are stored. The quantised ones are those of GGML: rows are cut into blocks of equal
-// numbers of elements, and a block carries its own scales. A block never crosses from one row to the next.
+// How the elements of a weight matrix are stored. The quantised ones are those of GGML: rows are cut into blocks of
+// equal numbers of elements, and a block carries its own scales. A block never crosses from one row to the next.
 enum class WeightType : std::uint8_t {
-  f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, mxfp4
+  f32,
+  f16,
+  bf16,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
+  iq4_nl,
+  mxfp4
 };
 
 struct WeightLayout {

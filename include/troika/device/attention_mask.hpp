@@ -14,8 +14,8 @@ namespace troika {
 // Which keys a query may read: always one range.
 class AttentionMask {
  public:
-  // Query i, at position offset + i of the sequence, reads keys 0 to offset + i. With a window (Mistral) it reads only the
-  // last `window` of them, itself included.
+  // Query i, at position offset + i of the sequence, reads keys 0 to offset + i. With a window (Mistral) it reads only
+  // the last `window` of them, itself included.
   static AttentionMask causal(std::int64_t offset, std::int64_t window = no_limit) {
     expects(offset >= 0, [&] { return "the offset of a causal mask is at least 0, not " + std::to_string(offset); });
     expects(window >= 1, [&] { return "an attention window is at least 1, not " + std::to_string(window); });

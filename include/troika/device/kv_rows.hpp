@@ -28,8 +28,8 @@ inline constexpr std::int64_t kv_page = 128;
 // Of an element; the scales of q8 come on top.
 constexpr std::int64_t bytes_of(KvType type) { return type == KvType::f32 ? 4 : type == KvType::q8 ? 1 : 2; }
 
-// Keys or values of one sequence as they are stored, (tokens, heads, head_dim): row after row, or in pages of kv_page rows
-// that lie anywhere. Pass by value.
+// Keys or values of one sequence as they are stored, (tokens, heads, head_dim): row after row, or in pages of kv_page
+// rows that lie anywhere. Pass by value.
 struct KvView {
   KvType type = KvType::f32;
   const std::uint8_t* data = nullptr;

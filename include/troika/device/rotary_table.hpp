@@ -34,7 +34,8 @@ class RotaryTable {
  public:
   RotaryTable(std::int64_t positions, std::int64_t head_dim, RotaryOptions options = {})
       : positions_(positions), head_dim_(head_dim) {
-    expects(positions >= 0, [&] { return "a rotary table has at least 0 positions, not " + std::to_string(positions); });
+    expects(positions >= 0,
+            [&] { return "a rotary table has at least 0 positions, not " + std::to_string(positions); });
     expects(head_dim >= 2 && head_dim % 2 == 0,
             [&] { return "rotary embedding needs an even head_dim of at least 2, not " + std::to_string(head_dim); });
     expects(std::isfinite(options.theta) && options.theta > 0, [&] {
@@ -42,8 +43,8 @@ class RotaryTable {
     });
     const std::int64_t half = head_dim / 2;
     expects(options.divisors.empty() || std::ssize(options.divisors) == half, [&] {
-      return "a rotary embedding of heads of " + std::to_string(head_dim) + " takes " + std::to_string(half) + " divisors, not " +
-             std::to_string(options.divisors.size());
+      return "a rotary embedding of heads of " + std::to_string(head_dim) + " takes " + std::to_string(half) +
+             " divisors, not " + std::to_string(options.divisors.size());
     });
     (void)Shape{positions, head_dim};  // throws where the product overflows
     cos_.resize(static_cast<std::size_t>(positions * half));
@@ -57,8 +58,10 @@ class RotaryTable {
       frequency /= options.factor;
       for (std::int64_t position = 0; position < positions; ++position) {
         const float angle = static_cast<float>(position) * frequency;
-        cos_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::cos(double{angle})) * options.magnitude;
-        sin_[static_cast<std::size_t>(position * half + i)] = static_cast<float>(std::sin(double{angle})) * options.magnitude;
+        cos_[static_cast<std::size_t>(position * half + i)] =
+            static_cast<float>(std::cos(double{angle})) * options.magnitude;
+        sin_[static_cast<std::size_t>(position * half + i)] =
+            static_cast<float>(std::sin(double{angle})) * options.magnitude;
       }
     }
   }

@@ -35,8 +35,8 @@ struct PanelView {
 
 enum class WeightOrder : std::uint8_t { rows, panels };
 
-// A weight matrix in a device's memory. Its element type is a value, not a type parameter: files mix types from tensor to
-// tensor. Moves only.
+// A weight matrix in a device's memory. Its element type is a value, not a type parameter: files mix types from tensor
+// to tensor. Moves only.
 template <Device D>
 class Weight {
  public:
@@ -71,8 +71,10 @@ class Weight {
  private:
   // Weights are most of what a device holds, and they stay: a device that rounds sizes up should not do so here.
   static typename D::Buffer allocate(D& device, std::size_t bytes) {
-    if constexpr (requires { device.allocate_exact(bytes); }) return device.allocate_exact(bytes);
-    else return device.allocate(bytes);
+    if constexpr (requires { device.allocate_exact(bytes); })
+      return device.allocate_exact(bytes);
+    else
+      return device.allocate(bytes);
   }
 
   static std::size_t bytes_of(WeightType type, const Shape& shape) {

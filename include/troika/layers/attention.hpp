@@ -20,9 +20,10 @@
 namespace troika {
 
 // How the heads of grouped-query attention (arXiv 2305.13245) are split: query heads over the ranks, and with each rank
-// the KV heads that its query heads read. While there are at least as many KV heads as ranks, whole groups stay together
-// and no KV head is held twice; beyond that, KV heads are replicated. Each rank's features are whole blocks of `block`,
-// the elements that the output projection stores together: where a head is less than that, several heads stay together.
+// the KV heads that its query heads read. While there are at least as many KV heads as ranks, whole groups stay
+// together and no KV head is held twice; beyond that, KV heads are replicated. Each rank's features are whole blocks of
+// `block`, the elements that the output projection stores together: where a head is less than that, several heads stay
+// together.
 struct HeadSplit {
   std::int64_t head_dim = 0;
   Partition query, kv;
@@ -49,15 +50,15 @@ struct HeadSplit {
 // What one forward pass gives every attention layer.
 template <Device D>
 struct AttentionContext {
-  std::span<const std::int32_t> positions;     // (tokens), of the whole input
-  const RotaryTable* rotary = nullptr;         // null: positions are in the embedding
+  std::span<const std::int32_t> positions;       // (tokens), of the whole input
+  const RotaryTable* rotary = nullptr;           // null: positions are in the embedding
   typename KvMemory<D>::Layer* cache = nullptr;  // null: the tokens of a sequence see each other, in both directions
-  std::span<const SequenceRows> sequences{};     // whose the tokens are, in their order; without a cache, none: all of one
-  std::int64_t window = 0;                       // tokens that one sees, itself included; 0: all before it
+  std::span<const SequenceRows> sequences{};  // whose the tokens are, in their order; without a cache, none: all of one
+  std::int64_t window = 0;                    // tokens that one sees, itself included; 0: all before it
 };
 
-// Attention on this rank's heads: Replicate -> Partial. Queries, keys and values are column-parallel by heads, the output
-// projection is row-parallel; nothing moves between ranks inside.
+// Attention on this rank's heads: Replicate -> Partial. Queries, keys and values are column-parallel by heads, the
+// output projection is row-parallel; nothing moves between ranks inside.
 template <Device D>
 class Attention {
  public:
@@ -75,8 +76,14 @@ class Attention {
   Attention() = default;
   Attention(HeadSplit heads, ColumnParallelLinear<D> query, ColumnParallelLinear<D> key, ColumnParallelLinear<D> value,
             RowParallelLinear<D> output, int rank, Norms norms = {}, Scores scores = {})
-      : heads_(std::move(heads)), query_(std::move(query)), key_(std::move(key)), value_(std::move(value)),
-        output_(std::move(output)), norms_(std::move(norms)), scores_(scores), rank_(rank) {
+      : heads_(std::move(heads)),
+        query_(std::move(query)),
+        key_(std::move(key)),
+        value_(std::move(value)),
+        output_(std::move(output)),
+        norms_(std::move(norms)),
+        scores_(scores),
+        rank_(rank) {
     if (scores_.scale == 0) scores_.scale = 1.0f / std::sqrt(static_cast<float>(heads_.head_dim));
     const auto group = heads_.query.extent() / heads_.kv.extent();
     for (auto head = heads_.query[rank].begin; head < heads_.query[rank].end; ++head) {
@@ -140,7 +147,8 @@ class Attention {
       const auto last = first + sequence.tokens;
       const auto to = mixed.view().rows(first, last);
       if (!context.cache) {
-        attend(q.rows(first, last), View<const float>(k.rows(first, last)), v.rows(first, last), AttentionMask::bidirectional(), to);
+        attend(q.rows(first, last), View<const float>(k.rows(first, last)), v.rows(first, last),
+               AttentionMask::bidirectional(), to);
       } else {
         const auto end = sequence.cached + sequence.tokens;
         sequence.for_runs([&](std::int64_t from, std::int64_t until, std::int64_t row) {
@@ -149,7 +157,8 @@ class Attention {
         });
         const auto* const pages = sequence.pages.empty() ? nullptr : sequence.pages.data();
         attend(q.rows(first, last), context.cache->keys.first(end, pages), context.cache->values.first(end, pages),
-               context.window > 0 ? AttentionMask::causal(sequence.cached, context.window) : AttentionMask::causal(sequence.cached),
+               context.window > 0 ? AttentionMask::causal(sequence.cached, context.window)
+                                  : AttentionMask::causal(sequence.cached),
                to);
       }
       first = last;
@@ -158,7 +167,8 @@ class Attention {
       attend(q, View<const float>(k), v, AttentionMask::bidirectional(), mixed.view());
     }
     const Shape features{tokens, heads_.query[rank_].size() * dim};
-    return output_(DTensor<float, Shard<1>, D>(std::move(mixed).reshaped(features), output_.partition(), rank_), stream);
+    return output_(DTensor<float, Shard<1>, D>(std::move(mixed).reshaped(features), output_.partition(), rank_),
+                   stream);
   }
 
   template <class S>

@@ -39,8 +39,8 @@ auto with_mlp(const Experts<D>& mlp, Then&& then) {
 
 // A decoder block: norms before attention and MLP, in some models after them too. Two collectives, each a visible to<>.
 //
-// The hidden state between blocks is Replicate (two all_reduces) or Shard<0>, each rank its tokens (sequence parallelism:
-// a reduce_scatter and an all_gather in the place of each all_reduce, and the norms split too).
+// The hidden state between blocks is Replicate (two all_reduces) or Shard<0>, each rank its tokens (sequence
+// parallelism: a reduce_scatter and an all_gather in the place of each all_reduce, and the norms split too).
 template <Device D>
 struct DecoderBlock {
   Norm<D> attention_norm;
@@ -53,7 +53,8 @@ struct DecoderBlock {
   template <class Pipeline, HoldsWholeTokens Hidden>
   DTensor<float, Hidden, D> forward(Pipeline& pipeline, DTensor<float, Hidden, D> x,
                                     const AttentionContext<D>& context) const {
-    x = pipeline.run(std::move(x), residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>, attention_post_norm));
+    x = pipeline.run(std::move(x),
+                     residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>, attention_post_norm));
     const auto run = [&](const auto&... stages) {
       return pipeline.run(std::move(x), residual(mlp_norm, to<Replicate>, stages..., to<Hidden>, mlp_post_norm));
     };
@@ -73,8 +74,7 @@ struct EncoderBlock {
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, DTensor<float, Replicate, D> x,
                                        const AttentionContext<D>& context) const {
     const auto run = [&](const auto&... stages) {
-      return pipeline.run(std::move(x),
-                          residual(attention.with(context), to<Replicate>), attention_norm,
+      return pipeline.run(std::move(x), residual(attention.with(context), to<Replicate>), attention_norm,
                           residual(stages..., to<Replicate>), mlp_norm);
     };
     return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);

@@ -16,15 +16,15 @@ namespace detail {
 template <class Function>
 struct Elementwise : Function {
   template <Placement P, Device D, class S>
-    requires(!std::same_as<P, Partial>)
-  DTensor<float, P, D> operator()(DTensor<float, P, D>&& x, S& stream) const {
+  requires(!std::same_as<P, Partial>) DTensor<float, P, D>
+  operator()(DTensor<float, P, D>&& x, S& stream) const {
     Function::apply(stream, std::as_const(x).local(), x.local());
     return std::move(x);
   }
 
   template <Placement P, Device D, class S>
-    requires(!std::same_as<P, Partial> && !is_shard<P>)
-  DTensor<float, P, D> operator()(const DTensor<float, P, D>& x, S& stream) const {
+  requires(!std::same_as<P, Partial> && !is_shard<P>) DTensor<float, P, D>
+  operator()(const DTensor<float, P, D>& x, S& stream) const {
     Tensor<float, D> y(stream.device(), x.local().shape());
     Function::apply(stream, x.local(), y.view());
     return DTensor<float, P, D>(std::move(y));
@@ -33,11 +33,17 @@ struct Elementwise : Function {
 
 struct Gelu {
   static constexpr std::string_view name = "gelu";
-  template <class S> static void apply(S& stream, View<const float> x, View<float> y) { apply_gelu(stream, x, y); }
+  template <class S>
+  static void apply(S& stream, View<const float> x, View<float> y) {
+    apply_gelu(stream, x, y);
+  }
 };
 struct GeluTanh {
   static constexpr std::string_view name = "gelu_tanh";
-  template <class S> static void apply(S& stream, View<const float> x, View<float> y) { apply_gelu_tanh(stream, x, y); }
+  template <class S>
+  static void apply(S& stream, View<const float> x, View<float> y) {
+    apply_gelu_tanh(stream, x, y);
+  }
 };
 
 // A factor goes before or after a sum.
@@ -57,8 +63,8 @@ struct SoftCap {
   float cap;
 
   template <Placement P, Device D, class S>
-    requires(!std::same_as<P, Partial>)
-  DTensor<float, P, D> operator()(DTensor<float, P, D>&& x, S& stream) const {
+  requires(!std::same_as<P, Partial>) DTensor<float, P, D>
+  operator()(DTensor<float, P, D>&& x, S& stream) const {
     if (cap > 0) apply_soft_cap(stream, cap, std::as_const(x).local(), x.local());
     return std::move(x);
   }

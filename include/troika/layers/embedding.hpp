@@ -10,8 +10,8 @@
 
 namespace troika {
 
-// Looks token ids up in a table whose rows, the vocabulary, are split over the ranks: each rank gives zeros for the ids of
-// others, and the sum is the embedding. Replicate ids -> Partial.
+// Looks token ids up in a table whose rows, the vocabulary, are split over the ranks: each rank gives zeros for the ids
+// of others, and the sum is the embedding. Replicate ids -> Partial.
 template <Device D>
 class VocabParallelEmbedding {
  public:
@@ -22,7 +22,8 @@ class VocabParallelEmbedding {
   VocabParallelEmbedding(Weight<D> table, Partition partition, int rank)
       : table_(std::move(table)), partition_(std::move(partition)), rank_(rank) {
     expects(table_.shape().dims() == 2 && table_.shape()[0] == partition_[rank].size(), [&] {
-      return std::string(name) + ": table " + table_.shape().to_string() + " is not this rank's part of " + partition_.to_string();
+      return std::string(name) + ": table " + table_.shape().to_string() + " is not this rank's part of " +
+             partition_.to_string();
     });
   }
 
@@ -31,7 +32,8 @@ class VocabParallelEmbedding {
   DTensor<float, Partial, D> operator()(const DTensor<std::int32_t, Replicate, D>& ids, S& stream) const {
     for (const auto id : ids.values()) {
       expects(id >= 0 && id < partition_.extent(), [&] {
-        return "token id " + std::to_string(id) + " is outside of the vocabulary of " + std::to_string(partition_.extent());
+        return "token id " + std::to_string(id) + " is outside of the vocabulary of " +
+               std::to_string(partition_.extent());
       });
     }
     Tensor<float, D> y(stream.device(), {ids.shape()[0], table_.shape()[1]});

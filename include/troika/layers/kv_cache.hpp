@@ -11,9 +11,9 @@
 
 namespace troika {
 
-// Keys and values of all layers, for this rank's KV heads: per layer (capacity, heads, head_dim), stored as `type` says,
-// taken whole at the start so that a step allocates nothing. Whose rows they are is not its business: a KvCache gives all
-// to one sequence, and several sequences share it by pages of kv_page rows.
+// Keys and values of all layers, for this rank's KV heads: per layer (capacity, heads, head_dim), stored as `type`
+// says, taken whole at the start so that a step allocates nothing. Whose rows they are is not its business: a KvCache
+// gives all to one sequence, and several sequences share it by pages of kv_page rows.
 template <Device D>
 class KvMemory {
  public:
@@ -76,8 +76,8 @@ class KvCache {
   std::int64_t length_ = 0;
 };
 
-// The rows of one sequence in the input of a pass: `tokens` of them, after `cached` that the memory holds, on pages of it or
-// from its first row on.
+// The rows of one sequence in the input of a pass: `tokens` of them, after `cached` that the memory holds, on pages of
+// it or from its first row on.
 struct SequenceRows {
   std::int64_t tokens = 0, cached = 0;
   std::span<const std::int32_t> pages{};

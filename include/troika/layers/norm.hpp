@@ -20,8 +20,10 @@ namespace detail {
 // A tensor placed like x, with other values.
 template <Placement P, Device D>
 DTensor<float, P, D> placed_like(const DTensor<float, P, D>& x, Tensor<float, D> local, int rank) {
-  if constexpr (is_shard<P>) return {std::move(local), x.partition(), rank};
-  else return DTensor<float, P, D>(std::move(local));
+  if constexpr (is_shard<P>)
+    return {std::move(local), x.partition(), rank};
+  else
+    return DTensor<float, P, D>(std::move(local));
 }
 }  // namespace detail
 

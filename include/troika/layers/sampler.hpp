@@ -17,10 +17,10 @@
 namespace troika {
 
 struct SamplingOptions {
-  float temperature = 0;    // 0: the most likely token
-  int top_k = 0;            // keep the k most likely; 0: all
-  float top_p = 1;          // keep the smallest set of most likely tokens with this probability in all
-  float min_p = 0;          // keep tokens with at least this part of the probability of the most likely one
+  float temperature = 0;  // 0: the most likely token
+  int top_k = 0;          // keep the k most likely; 0: all
+  float top_p = 1;        // keep the smallest set of most likely tokens with this probability in all
+  float min_p = 0;        // keep tokens with at least this part of the probability of the most likely one
   std::uint64_t seed = 0;
   // Against repeats, before all else, of the tokens among the last `repeat_last_n` (-1: all; 0: none): their logits are
   // divided by repeat_penalty where positive and multiplied where not (arXiv 1909.05858), then lowered by
@@ -63,8 +63,8 @@ class Sampler {
     expects(options.repeat_last_n >= -1, [&] {
       return "repeat_last_n is -1 (all), 0 (none) or more, not " + std::to_string(options.repeat_last_n);
     });
-    expects(options.repeat_penalty > 0 && std::isfinite(options.repeat_penalty) && std::isfinite(options.presence_penalty) &&
-                std::isfinite(options.frequency_penalty),
+    expects(options.repeat_penalty > 0 && std::isfinite(options.repeat_penalty) &&
+                std::isfinite(options.presence_penalty) && std::isfinite(options.frequency_penalty),
             "penalties are finite, and repeat_penalty is above 0");
   }
 
@@ -72,7 +72,8 @@ class Sampler {
   template <Device D>
   void penalise(DTensor<float, Shard<1>, D>& logits, std::span<const std::int32_t> seen, std::int64_t row = 0) {
     if (options_.repeat_penalty == 1 && options_.presence_penalty == 0 && options_.frequency_penalty == 0) return;
-    if (options_.repeat_last_n >= 0) seen = seen.last(std::min(seen.size(), static_cast<std::size_t>(options_.repeat_last_n)));
+    if (options_.repeat_last_n >= 0)
+      seen = seen.last(std::min(seen.size(), static_cast<std::size_t>(options_.repeat_last_n)));
     const auto range = logits.partition()[communication_->rank()];
     const auto shard = logits.local().rows(row, row + 1).span();
     recent_.assign(seen.begin(), seen.end());
@@ -88,12 +89,14 @@ class Sampler {
     }
   }
 
-  // Draws from one row of logits (tokens, vocabulary); step: how many tokens were drawn before. Logits that are not numbers
-  // are an Error on every rank.
+  // Draws from one row of logits (tokens, vocabulary); step: how many tokens were drawn before. Logits that are not
+  // numbers are an Error on every rank.
   template <Device D, class S>
-  std::int32_t operator()(const DTensor<float, Shard<1>, D>& logits, std::uint64_t step, S& stream, std::int64_t row = 0) {
+  std::int32_t operator()(const DTensor<float, Shard<1>, D>& logits, std::uint64_t step, S& stream,
+                          std::int64_t row = 0) {
     expects(logits.shape().dims() == 2 && row >= 0 && row < logits.shape()[0], [&] {
-      return "a sampler draws from row " + std::to_string(row) + " of (tokens, vocabulary), not of " + logits.shape().to_string();
+      return "a sampler draws from row " + std::to_string(row) + " of (tokens, vocabulary), not of " +
+             logits.shape().to_string();
     });
     const auto shard = logits.local().rows(row, row + 1).span();
     const std::int64_t first = logits.partition()[communication_->rank()].begin;
@@ -105,11 +108,13 @@ class Sampler {
       if (options_.top_p < 1) floor = nucleus_floor(shard, largest);
       floor = std::max(floor, least_likely(largest));
     }
-    // Gumbel-max: the argmax of logit / T + noise has the softmax distribution, whoever computes it; each rank sends one.
+    // Gumbel-max: the argmax of logit / T + noise has the softmax distribution, whoever computes it; each rank sends
+    // one.
     Candidate best = none;
     for (std::size_t i = 0; i < shard.size(); ++i) {
       if (shard[i] < floor) continue;
-      expects(!std::isnan(shard[i]), [&] { return "the logit of token " + std::to_string(first + static_cast<std::int64_t>(i)) + " is NaN"; });
+      expects(!std::isnan(shard[i]),
+              [&] { return "the logit of token " + std::to_string(first + static_cast<std::int64_t>(i)) + " is NaN"; });
       const auto id = static_cast<std::int32_t>(first + static_cast<std::int64_t>(i));
       const Candidate scored{shard[i] / options_.temperature + gumbel(step, id), id};
       if (ahead(scored, best)) best = scored;
@@ -164,7 +169,8 @@ class Sampler {
   float nucleus_floor(std::span<const float> shard, float largest) {
     const auto mass_from = [&](float floor) {
       double sum = 0;
-      for (const float logit : shard) if (logit >= floor) sum += weight(logit, largest);
+      for (const float logit : shard)
+        if (logit >= floor) sum += weight(logit, largest);
       float mass = static_cast<float>(sum);
       communication_->all_reduce(std::span(&mass, 1));
       return mass;
@@ -173,8 +179,10 @@ class Sampler {
     std::int32_t low = ordered(-INFINITY), high = ordered(largest);  // mass_from(low) >= wanted always
     while (low < high) {
       const auto middle = static_cast<std::int32_t>(low + (static_cast<std::int64_t>(high) - low + 1) / 2);
-      if (mass_from(unordered(middle)) >= wanted) low = middle;
-      else high = middle - 1;
+      if (mass_from(unordered(middle)) >= wanted)
+        low = middle;
+      else
+        high = middle - 1;
     }
     return unordered(low);
   }

@@ -12,8 +12,8 @@
 
 namespace troika::models {
 
-// The tokens of one pass over several sequences, whose keys and values share a KvMemory by pages. It keeps its memory from
-// pass to pass; the pages are read where they are, so they outlive the pass. Not thread-safe.
+// The tokens of one pass over several sequences, whose keys and values share a KvMemory by pages. It keeps its memory
+// from pass to pass; the pages are read where they are, so they outlive the pass. Not thread-safe.
 class Batch {
  public:
   void clear() {

@@ -20,18 +20,22 @@
 
 namespace troika::models {
 
-// A BERT-like encoder on one rank: its part of every matrix. Its positions are learned (BERT) or rotated (Nomic). All ranks construct and call it together.
+// A BERT-like encoder on one rank: its part of every matrix. Its positions are learned (BERT) or rotated (Nomic). All
+// ranks construct and call it together.
 template <Device D>
 class Encoder {
  public:
   template <class Pipeline>
   Encoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, LoadProgress progress = {})
-      : config_(config), split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))), rank_(pipeline.rank()) {
+      : config_(config),
+        split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))),
+        rank_(pipeline.rank()) {
     if (config.is_decoder()) {
       throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
     }
     if (!config.gated_mlp && config.hidden_act == Activation::silu) {
-      throw Error(Fault::unsupported, "an encoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
+      throw Error(Fault::unsupported,
+                  "an encoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
     }
     Loader<Pipeline> load(pipeline, weights, std::move(progress));
     const auto hidden = config.hidden_size;
@@ -40,7 +44,8 @@ class Encoder {
     if (config.learned_positions) {
       positions_ = load.matrix(root + "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden);
     } else {
-      rotary_.emplace(config.max_position_embeddings, config.rotary_dim, RotaryOptions{.theta = static_cast<float>(config.rope_theta)});
+      rotary_.emplace(config.max_position_embeddings, config.rotary_dim,
+                      RotaryOptions{.theta = static_cast<float>(config.rope_theta)});
     }
     types_ = load.matrix(root + "embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden);
     norm_ = load_norm(load, root + "embeddings.LayerNorm");
@@ -54,8 +59,8 @@ class Encoder {
 
   using Ids = std::span<const std::int32_t>;  // of one text
 
-  // The last hidden states of texts, one after the other: (tokens of all, hidden). A text sees nothing of the others. All
-  // tokens are of type 0. Collective.
+  // The last hidden states of texts, one after the other: (tokens of all, hidden). A text sees nothing of the others.
+  // All tokens are of type 0. Collective.
   template <class Pipeline>
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, std::span<const Ids> texts) const {
     std::vector<std::int32_t> ids, positions;
@@ -72,12 +77,14 @@ class Encoder {
     }
     expects(!texts.empty(), "an encoder needs at least 1 text");
     auto x = pipeline.run(
-        pipeline.replicate(View<const std::int32_t>(ids.data(), {static_cast<std::int64_t>(ids.size())})), words_, to<Replicate>,
+        pipeline.replicate(View<const std::int32_t>(ids.data(), {static_cast<std::int64_t>(ids.size())})), words_,
+        to<Replicate>,
         [&](DTensor<float, Replicate, D>&& words, auto& s) {
           std::int64_t end = 0;
           for (const auto& text : sequences) {
             const auto rows = words.local().rows(end, end + text.tokens);
-            if (config_.learned_positions) add(s, View<const float>(rows), positions_.view().rows(0, text.tokens), rows);
+            if (config_.learned_positions)
+              add(s, View<const float>(rows), positions_.view().rows(0, text.tokens), rows);
             end += text.tokens;
           }
           for (std::int64_t t = 0; t < end; ++t) {
@@ -97,7 +104,8 @@ class Encoder {
     return forward(pipeline, std::span(&text, 1));
   }
 
-  // A vector for each text, (hidden), pooled as the folder asks (the mean over tokens where it says nothing). Collective.
+  // A vector for each text, (hidden), pooled as the folder asks (the mean over tokens where it says nothing).
+  // Collective.
   template <class Pipeline>
   std::vector<std::vector<float>> embed(Pipeline& pipeline, std::span<const Ids> texts) const {
     const auto x = forward(pipeline, texts);
@@ -149,7 +157,8 @@ class Encoder {
     const auto features = split_.heads.query_features();
     const std::string self = name + ".attention.self.";
     return {
-        {split_.heads, load.column(self + "query", features, hidden, c.qkv_bias), load.column(self + "key", features, hidden, c.qkv_bias),
+        {split_.heads, load.column(self + "query", features, hidden, c.qkv_bias),
+         load.column(self + "key", features, hidden, c.qkv_bias),
          load.column(self + "value", features, hidden, c.qkv_bias),
          load.row(name + ".attention.output.dense", hidden, features, c.output_bias), rank_},
         load_norm(load, name + ".attention.output.LayerNorm"),
@@ -172,7 +181,7 @@ class Encoder {
   ModelSplit split_;
   int rank_;
   VocabParallelEmbedding<D> words_;
-  std::optional<RotaryTable> rotary_;     // empty: positions are learned
+  std::optional<RotaryTable> rotary_;  // empty: positions are learned
   Tensor<float, D> positions_, types_;
   LayerNorm<D> norm_;
   std::vector<EncoderBlock<D>> blocks_;

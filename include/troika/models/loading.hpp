@@ -45,7 +45,8 @@ class Loader {
   int rank() const { return pipeline_->rank(); }
 
   // name + ".weight" is (rows.extent(), columns); with bias also name + ".bias".
-  ColumnParallelLinear<D> column(const std::string& name, const Partition& rows, std::int64_t columns, bool bias = false) {
+  ColumnParallelLinear<D> column(const std::string& name, const Partition& rows, std::int64_t columns,
+                                 bool bias = false) {
     return {matrix_rows(name, rows[rank()], rows.extent(), columns, true), rows, rank(),
             bias ? vector(name + ".bias", rows.extent(), rows[rank()]) : Tensor<float, D>()};
   }
@@ -88,7 +89,8 @@ class Loader {
   }
 
  private:
-  Weight<D> matrix_rows(const std::string& name, Range rows, std::int64_t extent, std::int64_t columns, bool multiplied) {
+  Weight<D> matrix_rows(const std::string& name, Range rows, std::int64_t extent, std::int64_t columns,
+                        bool multiplied) {
     const auto& info = weights_->expect(name + ".weight", {extent, columns});
     auto weight = make_weight(info, {rows.size(), columns});
     weights_->copy_rows(info.name, rows, {weight.data(), weight.bytes()});
@@ -130,9 +132,11 @@ template <class Loader>
 Norm<typename Loader::D> load_norm(Loader& load, const ModelConfig& config, const std::string& name) {
   const auto hidden = config.hidden_size;
   if (config.norm == NormKind::layer) {
-    return LayerNorm<typename Loader::D>(load.vector(name + ".weight", hidden), load.vector(name + ".bias", hidden), config.norm_eps, load.rank());
+    return LayerNorm<typename Loader::D>(load.vector(name + ".weight", hidden), load.vector(name + ".bias", hidden),
+                                         config.norm_eps, load.rank());
   }
-  return RmsNorm<typename Loader::D>(load_norm_weight(load, config, name + ".weight", hidden), config.norm_eps, load.rank());
+  return RmsNorm<typename Loader::D>(load_norm_weight(load, config, name + ".weight", hidden), config.norm_eps,
+                                     load.rank());
 }
 
 }  // namespace troika::models

@@ -57,7 +57,9 @@ struct ModelSplit {
 
   static ModelSplit make(const ModelConfig& config, const Shares& shares, SplitBlocks blocks = {}) {
     ModelSplit split{HeadSplit::make(shares, config.heads, config.kv_heads, config.head_dim, blocks.attention_output),
-                     Partition(), shares.partition(config.vocab_size), {}};
+                     Partition(),
+                     shares.partition(config.vocab_size),
+                     {}};
     if (!config.experts) {
       split.intermediate = shares.partition(config.intermediate_size, blocks.mlp_down);
       return split;
@@ -72,9 +74,10 @@ struct ModelSplit {
     return split;
   }
 
-  // Partitions of `count` equal extents, each in whole blocks. An expert may have few blocks, three on two ranks say: what
-  // a rank is owed of one it gets of the next, so that over all of them the shares are right.
-  static std::vector<Partition> deal(const Shares& shares, std::int64_t count, std::int64_t extent, std::int64_t block) {
+  // Partitions of `count` equal extents, each in whole blocks. An expert may have few blocks, three on two ranks say:
+  // what a rank is owed of one it gets of the next, so that over all of them the shares are right.
+  static std::vector<Partition> deal(const Shares& shares, std::int64_t count, std::int64_t extent,
+                                     std::int64_t block) {
     (void)shares.partition(extent, block);  // or an error that says which extents have whole blocks
     const auto weights = shares.invariant ? std::vector<double>(Shares::invariant_pieces, 1.0) : shares.weights;
     const double total = std::accumulate(weights.begin(), weights.end(), 0.0);

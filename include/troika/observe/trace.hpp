@@ -17,8 +17,8 @@
 
 namespace troika {
 
-// Spans of work, one track per rank and lane, written as Chrome trace JSON that ui.perfetto.dev opens. Perfetto asks that
-// spans on one track nest; one thread writes a track, so they do.
+// Spans of work, one track per rank and lane, written as Chrome trace JSON that ui.perfetto.dev opens. Perfetto asks
+// that spans on one track nest; one thread writes a track, so they do.
 class Trace {
  public:
   using Clock = std::chrono::steady_clock;
@@ -26,8 +26,8 @@ class Trace {
   class Track {
    public:
     Track(int rank, Lane lane) : rank_(rank), lane_(lane) { spans_.reserve(4096); }
-    // `name` must outlive the trace: a literal, or from Trace::keep(). Thread-safe: a task in a lane and a collective of a
-    // rank may share a track.
+    // `name` must outlive the trace: a literal, or from Trace::keep(). Thread-safe: a task in a lane and a collective
+    // of a rank may share a track.
     void record(std::string_view name, Clock::time_point begin, Clock::time_point end, std::uint64_t bytes = 0) {
       std::lock_guard lock(mutex_);
       spans_.push_back({name, begin, end, bytes});
@@ -42,7 +42,11 @@ class Trace {
 
    private:
     friend class Trace;
-    struct Recorded { std::string_view name; Clock::time_point begin, end; std::uint64_t bytes; };
+    struct Recorded {
+      std::string_view name;
+      Clock::time_point begin, end;
+      std::uint64_t bytes;
+    };
     int rank_;
     Lane lane_;
     std::mutex mutex_;
@@ -52,7 +56,8 @@ class Trace {
   // The track of this rank and lane, made at the first call. Thread-safe; the track itself has one writer.
   Track& track(int rank, Lane lane) {
     std::lock_guard lock(mutex_);
-    for (auto& track : tracks_) if (track.rank_ == rank && track.lane_ == lane) return track;
+    for (auto& track : tracks_)
+      if (track.rank_ == rank && track.lane_ == lane) return track;
     return tracks_.emplace_back(rank, lane);
   }
 
@@ -72,10 +77,12 @@ class Trace {
         << R"({"ph":"M","pid":1,"name":"process_name","args":{"name":"troika"}})";
     for (const auto& track : tracks_) {
       const int tid = 2 * track.rank_ + (track.lane_ == Lane::communication ? 1 : 0) + 1;
-      out << ",\n" << R"({"ph":"M","pid":1,"tid":)" << tid << R"(,"name":"thread_name","args":{"name":"rank )"
-          << track.rank_ << (track.lane_ == Lane::communication ? " communication" : " compute") << "\"}}";
-      out << ",\n" << R"({"ph":"M","pid":1,"tid":)" << tid << R"(,"name":"thread_sort_index","args":{"sort_index":)"
-          << tid << "}}";
+      out << ",\n"
+          << R"({"ph":"M","pid":1,"tid":)" << tid << R"(,"name":"thread_name","args":{"name":"rank )" << track.rank_
+          << (track.lane_ == Lane::communication ? " communication" : " compute") << "\"}}";
+      out << ",\n"
+          << R"({"ph":"M","pid":1,"tid":)" << tid << R"(,"name":"thread_sort_index","args":{"sort_index":)" << tid
+          << "}}";
       for (const auto& span : track.spans_) {
         out << ",\n{\"ph\":\"X\",\"pid\":1,\"tid\":" << tid << ",\"name\":\"" << escaped(span.name)
             << "\",\"ts\":" << microseconds(span.begin - start_) << ",\"dur\":" << microseconds(span.end - span.begin);

@@ -9,9 +9,9 @@
 
 namespace troika::detail {
 
-// How long a waiting thread spins before it sleeps: at most about as long as waking it would take, and less while spinning
-// does not pay, as on a busy machine. It never yields: there a yield gives away whole time slices, and a sleeper is woken
-// sooner. Of one thread at a time.
+// How long a waiting thread spins before it sleeps: at most about as long as waking it would take, and less while
+// spinning does not pay, as on a busy machine. It never yields: there a yield gives away whole time slices, and a
+// sleeper is woken sooner. Of one thread at a time.
 class Patience {
  public:
   explicit Patience(int most = 0) : most_(most), pauses_(most) {}

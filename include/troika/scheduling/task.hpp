@@ -39,9 +39,9 @@ class AnyTask {
   bool done() const { return node().done(); }
 
   // Until the task is done, well or not. A lane that waits for itself would wait for ever, so this throws
-  // Fault::invalid_argument where that could be: on a communication lane, and on a compute lane for a compute task. What
-  // is left is a rank that waits for a communication task; that one must not come after a compute task that is not done.
-  // A task needs no waiting inside: name what it needs in `after`.
+  // Fault::invalid_argument where that could be: on a communication lane, and on a compute lane for a compute task.
+  // What is left is a rank that waits for a communication task; that one must not come after a compute task that is not
+  // done. A task needs no waiting inside: name what it needs in `after`.
   void wait() const {
     auto& task = node();
     if (task.done()) return;

@@ -23,9 +23,10 @@ class Api {
   // Calls `answer` once, now or later, on any thread.
   using Page = std::function<void(const HttpRequest&, std::function<void(HttpAnswer)> answer)>;
   struct Options {
-    std::chrono::milliseconds queue_time{300'000};  // 503 for what has not begun by then, counted from when its model is there
-    int workers = 2;                                // threads that read requests and write answers
-    std::map<std::string, Page> pages{};            // further paths for GET, such as /metrics
+    std::chrono::milliseconds queue_time{
+        300'000};                         // 503 for what has not begun by then, counted from when its model is there
+    int workers = 2;                      // threads that read requests and write answers
+    std::map<std::string, Page> pages{};  // further paths for GET, such as /metrics
     Log log{};
   };
 

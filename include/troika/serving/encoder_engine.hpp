@@ -24,8 +24,8 @@
 #include <troika/pipeline.hpp>
 #include <troika/scheduling/static_allocation.hpp>
 #include <troika/scheduling/task_scheduler.hpp>
-#include <troika/serving/engine_devices.hpp>
 #include <troika/serving/engine.hpp>
+#include <troika/serving/engine_devices.hpp>
 #include <troika/sync/data_sync.hpp>
 
 namespace troika::serving {

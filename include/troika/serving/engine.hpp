@@ -26,13 +26,13 @@ namespace troika::serving {
 using Clock = std::chrono::steady_clock;
 
 struct GenerationRequest {
-  std::vector<std::int32_t> prompt;           // 1 token or more, fewer than the context holds
-  std::vector<std::int32_t> drawn{};          // of the answer, elsewhere and before: it goes on after them
-  std::int64_t max_tokens = 0;                // 0: as many as the context takes
+  std::vector<std::int32_t> prompt;   // 1 token or more, fewer than the context holds
+  std::vector<std::int32_t> drawn{};  // of the answer, elsewhere and before: it goes on after them
+  std::int64_t max_tokens = 0;        // 0: as many as the context takes
   SamplingOptions sampling{};
-  std::vector<std::int32_t> ends{};           // tokens that end the text
-  std::optional<models::Constraint> constraint{};  // what the answer must be; it ends when it is complete
-  std::string client{};                       // clients that wait take turns, whoever sent more
+  std::vector<std::int32_t> ends{};                       // tokens that end the text
+  std::optional<models::Constraint> constraint{};         // what the answer must be; it ends when it is complete
+  std::string client{};                                   // clients that wait take turns, whoever sent more
   Clock::time_point deadline = Clock::time_point::max();  // given up where it has not begun by then
 };
 
@@ -69,20 +69,21 @@ class Generation {
   virtual void cancel() noexcept = 0;
 };
 
-// Called on a thread of the engine, which they must not hold up: hand over and return. Each is called from one thread at
-// a time, on_end once and last. What they throw ends the request as failed.
+// Called on a thread of the engine, which they must not hold up: hand over and return. Each is called from one thread
+// at a time, on_end once and last. What they throw ends the request as failed.
 struct GenerationEvents {
   std::function<void(std::int32_t token)> on_token;
   std::function<void(const GenerationEnd&)> on_end;
 };
 
 struct EngineLoad {
-  bool ready = false;                          // steps can be taken
-  bool stopped = false;                        // for good: no device is left
-  int devices = 0;                             // that share the model now
-  std::int64_t running = 0, waiting = 0;       // requests
-  std::int64_t pages_used = 0, pages = 0;      // of the memory for keys and values; those that only wait to be reused count as free
-  std::int64_t memory_bytes = 0;               // weights, keys and values, and what steps use, on all devices
+  bool ready = false;                     // steps can be taken
+  bool stopped = false;                   // for good: no device is left
+  int devices = 0;                        // that share the model now
+  std::int64_t running = 0, waiting = 0;  // requests
+  std::int64_t pages_used = 0,
+               pages = 0;         // of the memory for keys and values; those that only wait to be reused count as free
+  std::int64_t memory_bytes = 0;  // weights, keys and values, and what steps use, on all devices
   std::uint64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0;  // since the start: read, found in pages, drawn
   std::uint64_t steps = 0, preemptions = 0, recoveries = 0;        // since the start
 };
@@ -101,35 +102,39 @@ struct EnginePlace {
 };
 
 struct EngineOptions {
-  std::int64_t context = 0;      // tokens of a text; 0: what the model was made for, at most 4096
-  std::int64_t kv_tokens = 0;    // that the memory for keys and values holds, of all requests; 0: of 4 contexts
+  std::int64_t context = 0;    // tokens of a text; 0: what the model was made for, at most 4096
+  std::int64_t kv_tokens = 0;  // that the memory for keys and values holds, of all requests; 0: of 4 contexts
   KvType kv_type = KvType::f16;
   std::int64_t step_tokens = 512, mixed_tokens = 128, most_running = 64;  // as PlannerOptions says
   std::int64_t most_waiting = 512;
-  // How long ranks wait for one of them in a step. One that still does not return a quarter of that later hangs: it is given
-  // up, and keeps what it may touch.
+  // How long ranks wait for one of them in a step. One that still does not return a quarter of that later hangs: it is
+  // given up, and keeps what it may touch.
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);
   std::function<void(std::uint64_t bytes)> progress{};  // bytes read since its last call; any rank, any thread
   Log log{};
-  Trace* trace = nullptr;  // outlives the engine, and a rank that was given up
+  Trace* trace = nullptr;               // outlives the engine, and a rank that was given up
   std::chrono::seconds self_check{30};  // between checks of devices and links, which run while no request does; 0: none
   // Called on every rank before each step, to make a device slow or fail on purpose: what it throws is a failure of it.
   std::function<void(int device, std::uint64_t step)> before_step{};
 
   // For a model that was made for so many tokens.
-  std::int64_t context_of(std::int64_t most) const { return context > 0 ? context : std::min<std::int64_t>(most, 4096); }
+  std::int64_t context_of(std::int64_t most) const {
+    return context > 0 ? context : std::min<std::int64_t>(most, 4096);
+  }
   // That hold the keys and values.
-  std::int64_t pages_of(std::int64_t of_context) const { return ((kv_tokens > 0 ? kv_tokens : 4 * of_context) + kv_page - 1) / kv_page; }
+  std::int64_t pages_of(std::int64_t of_context) const {
+    return ((kv_tokens > 0 ? kv_tokens : 4 * of_context) + kv_page - 1) / kv_page;
+  }
 };
 
-// Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. An encoder draws nothing:
-// a request to it is a text, and ends with its embedding. All members may be called from any thread.
+// Runs the requests to one model: what waits is admitted as memory allows, what runs shares every step. An encoder
+// draws nothing: a request to it is a text, and ends with its embedding. All members may be called from any thread.
 class Engine {
  public:
   virtual ~Engine() = default;  // ends what runs as cancelled, and waits for it
 
-  // Error{invalid_argument} for a prompt or options that cannot run here; Error{out_of_memory} when too many wait already, or
-  // when those will take so long that it would not begin by its deadline.
+  // Error{invalid_argument} for a prompt or options that cannot run here; Error{out_of_memory} when too many wait
+  // already, or when those will take so long that it would not begin by its deadline.
   virtual std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) = 0;
 
   virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have
@@ -141,7 +146,8 @@ class Engine {
   virtual SelfCheck self_check() const { return {}; }
 };
 
-// A ModelEngine, or an EncoderEngine for an encoder, on groups of cores, compiled once; returns when the model is loaded, or throws what loading throws.
+// A ModelEngine, or an EncoderEngine for an encoder, on groups of cores, compiled once; returns when the model is
+// loaded, or throws what loading throws.
 std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options = {});
 

@@ -66,7 +66,7 @@ struct HttpOptions {
   std::size_t unread_bytes = 1 << 20;      // of one answer
 
   std::chrono::milliseconds header_time{10'000};  // from the first byte of a request
-  std::chrono::milliseconds body_time{10'000};   // for each piece of a body, so that nobody sends one by the byte
+  std::chrono::milliseconds body_time{10'000};    // for each piece of a body, so that nobody sends one by the byte
   std::size_t body_piece = 64 << 10;
   std::chrono::milliseconds idle_time{75'000};   // between requests
   std::chrono::milliseconds write_time{30'000};  // for the client to take any of what was written

@@ -8,9 +8,9 @@
 
 namespace troika::serving {
 
-// What engines, their requests and their devices do, in the text format of Prometheus (the names are vLLM's, after "troika_").
-// The engines are those that are watched from its making on; once one is gone its gauges are too, and what was counted of requests
-// stays. All members may be called from any thread.
+// What engines, their requests and their devices do, in the text format of Prometheus (the names are vLLM's, after
+// "troika_"). The engines are those that are watched from its making on; once one is gone its gauges are too, and what
+// was counted of requests stays. All members may be called from any thread.
 class Metrics {
  public:
   explicit Metrics(EngineWatch& watch);  // which outlives it

@@ -25,9 +25,10 @@ namespace troika::serving {
 // One decoder on a group of devices: all of them work on every step. Rank 0 decides what a step computes and all ranks
 // compute their part of it; between two steps nobody reads what the planner changes.
 //
-// When a device fails, the model is split anew over those that are left, and what ran goes on from the tokens that it had: no
-// answer ends in the middle without saying so. Only a request that was part of two failed steps, or when no device is left,
-// ends as failed. A device that hangs counts as failed, and is never waited for longer than the deadline of a step.
+// When a device fails, the model is split anew over those that are left, and what ran goes on from the tokens that it
+// had: no answer ends in the middle without saying so. Only a request that was part of two failed steps, or when no
+// device is left, ends as failed. A device that hangs counts as failed, and is never waited for longer than the
+// deadline of a step.
 template <Device D>
 class ModelEngine final : public Engine {
  public:
@@ -71,24 +72,28 @@ class ModelEngine final : public Engine {
     const auto tokens = static_cast<std::int64_t>(request.prompt.size());
     const auto drawn = static_cast<std::int64_t>(request.drawn.size());
     expects(tokens >= 1 && tokens + drawn < context(), [&] {
-      return "a prompt of " + std::to_string(tokens) + " tokens" + (drawn > 0 ? " and an answer of " + std::to_string(drawn) : "") +
-             "; valid here is 1 to " + std::to_string(context() - 1 - drawn);
+      return "a prompt of " + std::to_string(tokens) + " tokens" +
+             (drawn > 0 ? " and an answer of " + std::to_string(drawn) : "") + "; valid here is 1 to " +
+             std::to_string(context() - 1 - drawn);
     });
     for (const auto* ids : {&request.prompt, &request.drawn}) {
       for (const auto id : *ids) {
         expects(id >= 0 && id < config().vocab_size, [&] {
-          return "token " + std::to_string(id) + " is none of the model's, which are 0 to " + std::to_string(config().vocab_size - 1);
+          return "token " + std::to_string(id) + " is none of the model's, which are 0 to " +
+                 std::to_string(config().vocab_size - 1);
         });
       }
     }
     expects(request.max_tokens == 0 || request.max_tokens > drawn, [&] {
-      return "max_tokens is 0 (all that fit) or above the " + std::to_string(drawn) + " that are drawn, not " + std::to_string(request.max_tokens);
+      return "max_tokens is 0 (all that fit) or above the " + std::to_string(drawn) + " that are drawn, not " +
+             std::to_string(request.max_tokens);
     });
     AnySampler::check(request.sampling);
     auto sequence = std::make_shared<Sequence>(std::move(request), std::move(events));
     {
       std::lock_guard lock(mutex_);
-      if (stopped_ || stopping_) throw Error(Fault::peer_failed, "the engine has stopped" + (reason_.empty() ? "" : ": " + reason_));
+      if (stopped_ || stopping_)
+        throw Error(Fault::peer_failed, "the engine has stopped" + (reason_.empty() ? "" : ": " + reason_));
       const auto waiting = load_.waiting + static_cast<std::int64_t>(inbox_.size());
       if (waiting >= options_.most_waiting) {
         throw Error(Fault::out_of_memory, std::to_string(waiting) + " requests wait already; try again later");
@@ -145,7 +150,8 @@ class ModelEngine final : public Engine {
     expects(context >= 2 && context <= most, [&] {
       return "a context of " + std::to_string(context) + " tokens; this model takes 2 to " + std::to_string(most);
     });
-    return std::make_shared<RunModel>(RunModel{std::move(config), models::Weights::open(path), context, options.pages_of(context)});
+    return std::make_shared<RunModel>(
+        RunModel{std::move(config), models::Weights::open(path), context, options.pages_of(context)});
   }
   std::string names() const {
     std::string text;
@@ -244,8 +250,10 @@ class ModelEngine final : public Engine {
     if (lost.empty()) {
       options_.log.write(LogLevel::error, "a step failed and is given up: " + reason);
     } else {
-      options_.log.write(LogLevel::error, lost + (end.hung ? " hung; it is left to itself, and what it holds with it; " : " failed and is left out; ") +
-                                              std::to_string(devices_.size()) + " devices are left: " + reason);
+      options_.log.write(
+          LogLevel::error,
+          lost + (end.hung ? " hung; it is left to itself, and what it holds with it; " : " failed and is left out; ") +
+              std::to_string(devices_.size()) + " devices are left: " + reason);
     }
     ++recoveries_;
     return !devices_.empty();

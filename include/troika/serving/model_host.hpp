@@ -35,8 +35,8 @@ struct ServedModel {
   std::shared_ptr<const models::TokenBytes> token_bytes{};
   std::unique_ptr<Engine> engine{};
 
-  // Text of more bytes does not fit into so many tokens: nobody waits until the tokenizer has found that out. Twice the longest
-  // token, as tokenizers may make a text shorter before they read it.
+  // Text of more bytes does not fit into so many tokens: nobody waits until the tokenizer has found that out. Twice the
+  // longest token, as tokenizers may make a text shorter before they read it.
   std::size_t most_bytes(std::size_t tokens) const { return 2 * tokens * longest_token; }
 
   // Reads all but the engine.

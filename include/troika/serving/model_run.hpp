@@ -257,7 +257,7 @@ class ModelRun {
   const std::shared_ptr<const RunModel> model_;
   const EngineOptions options_;
   const RunLeader leader_;
-  Step step_;         // of rank 0 between two barriers, else read by all
+  Step step_;                          // of rank 0 between two barriers, else read by all
   bool more_ = true, checks_ = false;  // as the step
   SelfCheck check_;
   Clock::time_point next_check_{};  // of rank 0

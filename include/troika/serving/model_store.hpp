@@ -28,17 +28,17 @@ struct StoredModel {
   std::uint64_t parameters = 0;
   std::int64_t context = 0;
   bool is_decoder = true;
-  // Of Ollama's own store alone: a template in Go's language, a system message and options (a JSON object) for requests that
-  // have none
+  // Of Ollama's own store alone: a template in Go's language, a system message and options (a JSON object) for requests
+  // that have none
   std::string template_text{}, system{}, options{}, license{};
 
   std::string parameter_size() const;  // "1.2B"
 };
 
 // The models in a folder: GGUF files and Hugging Face folders, each under its own name without the ending, and the tag
-// "latest" where the name has none; or one model, where the path is one; or the models of Ollama's own store (~/.ollama/models),
-// which is only read. Names are told apart without case. What cannot be read, or is no model that troika runs, is left out,
-// and the log says why. All members may be called from any thread.
+// "latest" where the name has none; or one model, where the path is one; or the models of Ollama's own store
+// (~/.ollama/models), which is only read. Names are told apart without case. What cannot be read, or is no model that
+// troika runs, is left out, and the log says why. All members may be called from any thread.
 class ModelStore {
  public:
   // Error{bad_file} when there is nothing at the path.

@@ -16,9 +16,9 @@
 
 namespace troika::serving {
 
-// Who uses which pages of a KvMemory, and what full pages hold, so that a text that begins as an earlier one did reads that
-// one's keys and values instead of computing them (as vLLM's prefix caching does, arXiv 2309.06180). A page that nobody
-// uses any more is remembered until its place is needed; the one unused for the longest time goes first.
+// Who uses which pages of a KvMemory, and what full pages hold, so that a text that begins as an earlier one did reads
+// that one's keys and values instead of computing them (as vLLM's prefix caching does, arXiv 2309.06180). A page that
+// nobody uses any more is remembered until its place is needed; the one unused for the longest time goes first.
 //
 // A page is known by its tokens and the page before it, compared token by token: no hash decides what a request reads.
 // Pages of one text are given back together, later ones first, so a page goes before the page that it follows.
@@ -68,8 +68,8 @@ class PagePool {
     return found;
   }
 
-  // Remembers that `page`, which the caller uses, holds these tokens after the page `before` (or none). Gives the page to
-  // use from now on: another one, where that holds the same already; then `page` is given back.
+  // Remembers that `page`, which the caller uses, holds these tokens after the page `before` (or none). Gives the page
+  // to use from now on: another one, where that holds the same already; then `page` is given back.
   std::int32_t remember(std::int32_t before, std::span<const std::int32_t> tokens, std::int32_t page) {
     expects(tokens.size() == page_tokens, "only full pages are remembered");
     if (const auto same = known(before, tokens); same != none) {

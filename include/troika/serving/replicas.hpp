@@ -27,20 +27,23 @@ namespace troika::serving {
 struct Placement {
   Clock::time_point at{};
   int group = 0;
-  int attempt = 1;                      // above 1: another group had given it up
+  int attempt = 1;  // above 1: another group had given it up
   std::vector<DeviceLoad> candidates{};
 };
 
-// The same model on several groups of devices, an engine each. A request goes to the group that the allocation picks, which sees
-// groups as it sees devices; work is in tokens drawn. A group that fails takes no more: its requests go on elsewhere, from the
-// tokens that they have, and end as failed only where no group is left.
+// The same model on several groups of devices, an engine each. A request goes to the group that the allocation picks,
+// which sees groups as it sees devices; work is in tokens drawn. A group that fails takes no more: its requests go on
+// elsewhere, from the tokens that they have, and end as failed only where no group is left.
 //
 // All members may be called from any thread.
 template <Allocation A>
 class Replicas final : public Engine {
  public:
   explicit Replicas(std::vector<std::unique_ptr<Engine>> engines, A allocation = A(), Log log = {})
-      : allocation_(std::move(allocation)), log_(std::move(log)), groups_(engines.size()), engines_(std::move(engines)) {
+      : allocation_(std::move(allocation)),
+        log_(std::move(log)),
+        groups_(engines.size()),
+        engines_(std::move(engines)) {
     expects(!engines_.empty(), "replicas are at least 1 engine");
     context_ = engines_[0]->context();
     for (const auto& engine : engines_) context_ = std::min(context_, engine->context());
@@ -69,10 +72,11 @@ class Replicas final : public Engine {
       sum.ready |= one.ready;
       sum.stopped &= one.stopped;
       sum.devices += one.ready ? one.devices : 0;
-      for (const auto field : {&EngineLoad::running, &EngineLoad::waiting, &EngineLoad::pages_used, &EngineLoad::pages, &EngineLoad::memory_bytes})
+      for (const auto field : {&EngineLoad::running, &EngineLoad::waiting, &EngineLoad::pages_used, &EngineLoad::pages,
+                               &EngineLoad::memory_bytes})
         sum.*field += one.*field;
-      for (const auto field : {&EngineLoad::prompt_tokens, &EngineLoad::reused_tokens, &EngineLoad::tokens, &EngineLoad::steps,
-                               &EngineLoad::preemptions, &EngineLoad::recoveries})
+      for (const auto field : {&EngineLoad::prompt_tokens, &EngineLoad::reused_tokens, &EngineLoad::tokens,
+                               &EngineLoad::steps, &EngineLoad::preemptions, &EngineLoad::recoveries})
         sum.*field += one.*field;
     }
     return sum;
@@ -105,7 +109,8 @@ class Replicas final : public Engine {
     SelfCheck all;
     for (const auto& engine : engines_) {
       const auto one = engine->self_check();
-      for (auto link : one.links) all.links.push_back({link.from + all.names.size(), link.to + all.names.size(), link.seconds});
+      for (auto link : one.links)
+        all.links.push_back({link.from + all.names.size(), link.to + all.names.size(), link.seconds});
       all.names.insert(all.names.end(), one.names.begin(), one.names.end());
       all.kernels.insert(all.kernels.end(), one.kernels.begin(), one.kernels.end());
       all.all_reduce_seconds = std::max(all.all_reduce_seconds, one.all_reduce_seconds);
@@ -129,7 +134,7 @@ class Replicas final : public Engine {
 
  private:
   static constexpr std::size_t placements_kept = 256;
-  static constexpr double prompt_work = 0.2;      // of a token of a prompt: many of them share one reading of the weights
+  static constexpr double prompt_work = 0.2;  // of a token of a prompt: many of them share one reading of the weights
   static constexpr double unknown_answer = 256;  // tokens, where a request names no limit
 
   struct Group {
@@ -141,7 +146,8 @@ class Replicas final : public Engine {
   };
 
   struct Request final : Generation {
-    Request(GenerationRequest r, GenerationEvents e, std::size_t groups) : request(std::move(r)), events(std::move(e)), tried(groups) {}
+    Request(GenerationRequest r, GenerationEvents e, std::size_t groups)
+        : request(std::move(r)), events(std::move(e)), tried(groups) {}
     void cancel() noexcept override {
       std::lock_guard lock(mutex);
       cancelled = true;
@@ -159,8 +165,8 @@ class Replicas final : public Engine {
     int attempt = 0;
     std::size_t group = 0;
     double placed_work = 0;
-    GenerationEnd before{};  // the times of earlier attempts
-    std::mutex mutex;        // of what follows
+    GenerationEnd before{};               // the times of earlier attempts
+    std::mutex mutex;                     // of what follows
     std::shared_ptr<Generation> current;  // none once it is over: it has the events, which have this
     int current_attempt = 0;
     bool cancelled = false, over = false;
@@ -168,8 +174,14 @@ class Replicas final : public Engine {
 
   DeviceLoad load_of(std::size_t i, double work = 0) const {
     const auto& group = groups_[i];
-    return {.device = static_cast<int>(i), .speed = group.speed.speed(), .queued = group.queued, .queued_work = group.queued_work,
-            .task_work = work, .healthy = engines_[i]->load().ready, .succeeded = group.succeeded, .failed = group.failed,
+    return {.device = static_cast<int>(i),
+            .speed = group.speed.speed(),
+            .queued = group.queued,
+            .queued_work = group.queued_work,
+            .task_work = work,
+            .healthy = engines_[i]->load().ready,
+            .succeeded = group.succeeded,
+            .failed = group.failed,
             .busy_seconds = group.busy_seconds};
   }
 
@@ -209,7 +221,8 @@ class Replicas final : public Engine {
     }
     if (candidates.empty()) return false;
     const int choice = allocation_.pick(candidates);
-    expects(choice >= 0 && choice < static_cast<int>(candidates.size()), "the allocation picked none of the candidates");
+    expects(choice >= 0 && choice < static_cast<int>(candidates.size()),
+            "the allocation picked none of the candidates");
     request.group = static_cast<std::size_t>(candidates[static_cast<std::size_t>(choice)].device);
     request.tried[request.group] = true;
     auto& group = groups_[request.group];
@@ -275,7 +288,8 @@ class Replicas final : public Engine {
       ++group.failed;
     } else if (end.finish == Finish::stop || end.finish == Finish::length) {
       ++group.succeeded;
-      const double work = prompt_work * static_cast<double>(end.prompt_tokens - end.reused_tokens) + static_cast<double>(end.tokens - request.before.tokens);
+      const double work = prompt_work * static_cast<double>(end.prompt_tokens - end.reused_tokens) +
+                          static_cast<double>(end.tokens - request.before.tokens);
       if (seconds > 0) group.speed.add(work, seconds);
     }
   }

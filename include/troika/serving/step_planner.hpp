@@ -31,7 +31,8 @@ struct PlannerOptions {
   std::string devices{};            // what takes the steps, for GenerationEnd
 };
 
-// A request on its way through the engine. Only the planner changes it, between steps; `cancelled` may be set by anybody.
+// A request on its way through the engine. Only the planner changes it, between steps; `cancelled` may be set by
+// anybody.
 struct Sequence final : Generation {
   Sequence(GenerationRequest r, GenerationEvents e)
       : request(std::move(r)), events(std::move(e)), tokens(request.prompt), arrived(Clock::now()) {
@@ -55,11 +56,12 @@ struct Sequence final : Generation {
 
   const GenerationRequest request;
   const GenerationEvents events;
-  Backlog::Place place{};               // while it waits to begin
+  Backlog::Place place{};                         // while it waits to begin
   std::optional<models::GrammarState> grammar{};  // where the answer is in it
-  int failures = 0;                     // of steps that it was part of
-  std::vector<std::int32_t> tokens;     // the prompt and what was drawn
-  std::int64_t cached = 0, reused = 0;  // tokens whose keys and values are in the pages; those of the prompt that were found there
+  int failures = 0;                               // of steps that it was part of
+  std::vector<std::int32_t> tokens;               // the prompt and what was drawn
+  std::int64_t cached = 0,
+               reused = 0;  // tokens whose keys and values are in the pages; those of the prompt that were found there
   std::vector<std::int32_t> pages;
   std::atomic<bool> cancelled{false};
   const Clock::time_point arrived;
@@ -73,22 +75,23 @@ struct Piece {
   bool draws = false;
 };
 
-// Decides what each step computes: continuous batching (Orca, OSDI 2022) with prompts read in pieces beside answers (Sarathi,
-// arXiv 2308.16369), over pages. Clients take turns in the queue. A request is admitted when its text fits the free pages; when pages run
-// out later, the one that was admitted last gives its pages back and waits, first in line, to be read again.
-// Calls the events of requests. Not thread-safe.
+// Decides what each step computes: continuous batching (Orca, OSDI 2022) with prompts read in pieces beside answers
+// (Sarathi, arXiv 2308.16369), over pages. Clients take turns in the queue. A request is admitted when its text fits
+// the free pages; when pages run out later, the one that was admitted last gives its pages back and waits, first in
+// line, to be read again. Calls the events of requests. Not thread-safe.
 class StepPlanner {
  public:
   static constexpr int most_failures = 2;
 
   explicit StepPlanner(PlannerOptions options) : options_(options), pool_(options.pages) {
     expects(options.pages * kv_page >= options.context, [&] {
-      return std::to_string(options.pages) + " pages of " + std::to_string(kv_page) + " tokens do not hold a context of " +
-             std::to_string(options.context);
+      return std::to_string(options.pages) + " pages of " + std::to_string(kv_page) +
+             " tokens do not hold a context of " + std::to_string(options.context);
     });
     expects(options.context >= 2 && options.mixed_tokens >= 1 && options.step_tokens >= options.mixed_tokens &&
                 options.most_running >= 1 && options.mixed_tokens >= options.most_running,
-            "a planner takes a context of at least 2 tokens, at least 1 running request, and steps with a token for each that "
+            "a planner takes a context of at least 2 tokens, at least 1 running request, and steps with a token for "
+            "each that "
             "runs: most_running <= mixed_tokens <= step_tokens");
   }
 
@@ -146,8 +149,9 @@ class StepPlanner {
     step_.clear();
   }
 
-  // The step failed, and the memory was lost: nothing is in the pages. What ran is read again, before what waits; what was
-  // part of `most_failures` failed steps, or of one if it is `to_blame`, ends with the error instead. `devices` go on.
+  // The step failed, and the memory was lost: nothing is in the pages. What ran is read again, before what waits; what
+  // was part of `most_failures` failed steps, or of one if it is `to_blame`, ends with the error instead. `devices` go
+  // on.
   void restart(const std::string& error, bool to_blame, const std::string& devices, Clock::time_point now) {
     for (const auto& [sequence, count, draws] : step_) {
       if (++sequence->failures >= most_failures || to_blame) stop_running(sequence, Finish::failed, now, error);
@@ -206,14 +210,15 @@ class StepPlanner {
     returned_.push_front(std::move(sequence));
   }
 
-  // The next in line, if there is room for its text and a page more for each that runs; it runs now. Who is first in line
-  // is not overtaken by smaller ones.
+  // The next in line, if there is room for its text and a page more for each that runs; it runs now. Who is first in
+  // line is not overtaken by smaller ones.
   std::shared_ptr<Sequence> admit(Clock::time_point now) {
     if (returned_.empty() && turns_.empty()) return nullptr;
     auto& queue = returned_.empty() ? queues_.at(turns_.front()) : returned_;
     auto& sequence = *queue.front();
     sequence.pages = pool_.find(sequence.tokens);
-    const auto needed = pages_for(static_cast<std::int64_t>(sequence.tokens.size())) - static_cast<std::int64_t>(sequence.pages.size());
+    const auto needed =
+        pages_for(static_cast<std::int64_t>(sequence.tokens.size())) - static_cast<std::int64_t>(sequence.pages.size());
     if (needed + running() > pool_.available()) {
       pool_.give_back(sequence.pages);
       sequence.pages.clear();
@@ -242,15 +247,19 @@ class StepPlanner {
 
   void remember(Sequence& sequence, std::size_t i) {
     const auto before = i == 0 ? PagePool::none : sequence.pages[i - 1];
-    sequence.pages[i] = pool_.remember(before, std::span(sequence.tokens).subspan(i * kv_page, kv_page), sequence.pages[i]);
+    sequence.pages[i] =
+        pool_.remember(before, std::span(sequence.tokens).subspan(i * kv_page, kv_page), sequence.pages[i]);
   }
 
   // A token was drawn.
   void take(const std::shared_ptr<Sequence>& sequence, std::int32_t token, Clock::time_point now) {
     auto& s = *sequence;
     if (s.answered == Clock::time_point{}) s.answered = now;
-    if (std::ranges::find(s.request.ends, token) != s.request.ends.end()) return stop_running(sequence, Finish::stop, now);
-    if (!s.allows(token)) return stop_running(sequence, Finish::failed, now, "no token of this model goes on with the answer as it was asked for");
+    if (std::ranges::find(s.request.ends, token) != s.request.ends.end())
+      return stop_running(sequence, Finish::stop, now);
+    if (!s.allows(token))
+      return stop_running(sequence, Finish::failed, now,
+                          "no token of this model goes on with the answer as it was asked for");
     s.tokens.push_back(token);
     ++drawn_;
     try {
@@ -265,7 +274,8 @@ class StepPlanner {
     }
   }
 
-  void stop_running(std::shared_ptr<Sequence> sequence, Finish finish, Clock::time_point now, const std::string& error = {}) {
+  void stop_running(std::shared_ptr<Sequence> sequence, Finish finish, Clock::time_point now,
+                    const std::string& error = {}) {
     std::erase(running_, sequence);
     pool_.give_back(sequence->pages);
     sequence->pages.clear();
@@ -274,7 +284,8 @@ class StepPlanner {
 
   void end_what_should(Clock::time_point now) {
     for (std::size_t i = running_.size(); i > 0; --i) {
-      if (running_[i - 1]->cancelled.load(std::memory_order_relaxed)) stop_running(running_[i - 1], Finish::cancelled, now);
+      if (running_[i - 1]->cancelled.load(std::memory_order_relaxed))
+        stop_running(running_[i - 1], Finish::cancelled, now);
     }
     const auto gone = [&](const std::shared_ptr<Sequence>& sequence) {
       const bool cancelled = sequence->cancelled.load(std::memory_order_relaxed);
@@ -298,9 +309,15 @@ class StepPlanner {
     const auto answered = s.answered == Clock::time_point{} ? now : s.answered;
     try {
       if (s.events.on_end) {
-        s.events.on_end({.finish = finish, .error = error, .prompt_tokens = static_cast<std::int64_t>(s.request.prompt.size()),
-                         .reused_tokens = s.reused, .tokens = s.drawn(), .devices = options_.devices, .waited = began - s.arrived,
-                         .prompt_time = answered - began, .token_time = now - answered});
+        s.events.on_end({.finish = finish,
+                         .error = error,
+                         .prompt_tokens = static_cast<std::int64_t>(s.request.prompt.size()),
+                         .reused_tokens = s.reused,
+                         .tokens = s.drawn(),
+                         .devices = options_.devices,
+                         .waited = began - s.arrived,
+                         .prompt_time = answered - began,
+                         .token_time = now - answered});
       }
     } catch (const std::exception&) {  // nobody is left to tell
     }
@@ -309,11 +326,11 @@ class StepPlanner {
   PlannerOptions options_;
   PagePool pool_;
   Backlog backlog_;
-  std::vector<std::shared_ptr<Sequence>> running_;    // in the order of admission
-  std::deque<std::shared_ptr<Sequence>> returned_;    // ran before; first in line
+  std::vector<std::shared_ptr<Sequence>> running_;                       // in the order of admission
+  std::deque<std::shared_ptr<Sequence>> returned_;                       // ran before; first in line
   std::map<std::string, std::deque<std::shared_ptr<Sequence>>> queues_;  // by client, none of them empty
-  std::deque<std::string> turns_;                     // clients that wait, each once
-  std::int64_t queued_ = 0;                           // in all queues
+  std::deque<std::string> turns_;                                        // clients that wait, each once
+  std::int64_t queued_ = 0;                                              // in all queues
   std::vector<Piece> step_;
   std::uint64_t read_ = 0, reused_ = 0, drawn_ = 0, preemptions_ = 0;
 };

@@ -25,7 +25,9 @@ template <class Communication>
 class DataSync {
  public:
   explicit DataSync(Communication& communication)
-      : communication_(&communication), counts_(static_cast<std::size_t>(communication.world_size())), peer_counts_(counts_) {}
+      : communication_(&communication),
+        counts_(static_cast<std::size_t>(communication.world_size())),
+        peer_counts_(counts_) {}
 
   int rank() const { return communication_->rank(); }
   int world_size() const { return communication_->world_size(); }
@@ -62,8 +64,8 @@ class DataSync {
     }
   }
 
-  // Every rank's copy is the same, bit for bit: else Error{mismatch} on every rank, naming the rank that differs from most
-  // (with two ranks: from rank 0). `name` is for the message.
+  // Every rank's copy is the same, bit for bit: else Error{mismatch} on every rank, naming the rank that differs from
+  // most (with two ranks: from rank 0). `name` is for the message.
   template <Element T, Device D, class S>
   void verify(const DTensor<T, Replicate, D>& x, S& stream, const std::string& name = "tensor") {
     compare_replicas({0, checksum(stream, x.local())}, name);
@@ -74,8 +76,8 @@ class DataSync {
     compare_replicas({snapshot->version, checksum(stream, snapshot->values.view())}, x.name());
   }
 
-  // Gives every rank the values of `root`, as the next version. Readers on any thread see the old values or the new ones,
-  // whole: the new ones are received beside the old, compared on all ranks, and put in place by one pointer.
+  // Gives every rank the values of `root`, as the next version. Readers on any thread see the old values or the new
+  // ones, whole: the new ones are received beside the old, compared on all ranks, and put in place by one pointer.
   template <Element T, Device D, class S>
   void update(Replicated<T, D>& x, View<const T> values, Root root, S& stream) {
     const auto before = x.read();
@@ -87,11 +89,15 @@ class DataSync {
   }
 
  private:
-  struct Stamp { std::uint64_t version, checksum; bool operator==(const Stamp&) const = default; };
+  struct Stamp {
+    std::uint64_t version, checksum;
+    bool operator==(const Stamp&) const = default;
+  };
 
   template <int Dim>
   static std::int64_t extent_along(const Shape& shape) {
-    expects(Dim < shape.dims(), [&] { return "a tensor of shape " + shape.to_string() + " has no dimension " + std::to_string(Dim); });
+    expects(Dim < shape.dims(),
+            [&] { return "a tensor of shape " + shape.to_string() + " has no dimension " + std::to_string(Dim); });
     return shape[Dim];
   }
 
@@ -193,9 +199,9 @@ class DataSync {
       if (stamps[i] == stamps[agreed]) continue;
       throw Error(Fault::mismatch,
                   name + " differs from its other replicas: version " + std::to_string(stamps[i].version) +
-                      " with checksum " + std::to_string(stamps[i].checksum) + ", where rank " + std::to_string(agreed) +
-                      " has version " + std::to_string(stamps[agreed].version) + " with checksum " +
-                      std::to_string(stamps[agreed].checksum),
+                      " with checksum " + std::to_string(stamps[i].checksum) + ", where rank " +
+                      std::to_string(agreed) + " has version " + std::to_string(stamps[agreed].version) +
+                      " with checksum " + std::to_string(stamps[agreed].checksum),
                   {static_cast<int>(i), "verify", communication_->sequence()});
     }
   }

@@ -28,10 +28,11 @@ class DTensor {
   explicit DTensor(Tensor<T, D> local) requires(!is_shard<P>) : local_(std::move(local)), shape_(local_.shape()) {}
 
   // Shard<Dim>: the piece of `rank`, with partition[rank].size() along Dim.
-  DTensor(Tensor<T, D> local, Partition partition, int rank) requires is_shard<P>
-      : local_(std::move(local)), partition_(std::move(partition)) {
+  DTensor(Tensor<T, D> local, Partition partition, int rank) requires is_shard<P> : local_(std::move(local)),
+                                                                                    partition_(std::move(partition)) {
     const Shape& piece = local_.shape();
-    expects(shard_dim<P> < piece.dims(), [&] { return placement_name<P>() + " of a tensor of shape " + piece.to_string(); });
+    expects(shard_dim<P> < piece.dims(),
+            [&] { return placement_name<P>() + " of a tensor of shape " + piece.to_string(); });
     expects(0 <= rank && rank < partition_.parts() && piece[shard_dim<P>] == partition_[rank].size(), [&] {
       return "rank " + std::to_string(rank) + " holds " + piece.to_string() + ", which is not its part of " +
              partition_.to_string() + " along dimension " + std::to_string(shard_dim<P>);

@@ -90,7 +90,8 @@ void read_sliding_window(const Fields& config, const Defaults& defaults, ModelCo
   const bool qwen = architecture == Architecture::qwen2 || architecture == Architecture::qwen3;
   // Qwen3-MoE's layers all slide where they do.
   const bool asked = qwen || architecture == Architecture::qwen3_moe;
-  if (!asked && !is_gemma(architecture) && architecture != Architecture::mistral && architecture != Architecture::phi3) return;
+  if (!asked && !is_gemma(architecture) && architecture != Architecture::mistral && architecture != Architecture::phi3)
+    return;
   if (asked && !config.boolean("use_sliding_window", false)) return;
   // "sliding_window": null means none; a file without the field has the default.
   const bool absent = !config.contains("sliding_window");
@@ -112,8 +113,10 @@ void read_sliding_window(const Fields& config, const Defaults& defaults, ModelCo
     const auto first = config.integer("max_window_layers", 0, max_layers, defaults.max_window_layers);
     for (std::int64_t layer = 0; layer < model.layers; ++layer) model.sliding_layers.push_back(layer >= first);
   } else if (is_gemma(architecture)) {  // every so manyth layer sees all
-    const auto period = architecture == Architecture::gemma2 ? 2 : config.integer("sliding_window_pattern", 1, max_layers, 6);
-    for (std::int64_t layer = 0; layer < model.layers; ++layer) model.sliding_layers.push_back((layer + 1) % period != 0);
+    const auto period =
+        architecture == Architecture::gemma2 ? 2 : config.integer("sliding_window_pattern", 1, max_layers, 6);
+    for (std::int64_t layer = 0; layer < model.layers; ++layer)
+      model.sliding_layers.push_back((layer + 1) % period != 0);
   }
 }
 
@@ -126,8 +129,10 @@ std::vector<std::int32_t> token_ids(const Fields& config, const char* key) {
     const auto number = to_integer(id, -1, max_id, config.where() + ": " + key);
     if (number >= 0) ids.push_back(static_cast<std::int32_t>(number));
   };
-  if (value->is_array()) std::ranges::for_each(*value, add);
-  else add(*value);
+  if (value->is_array())
+    std::ranges::for_each(*value, add);
+  else
+    add(*value);
   return ids;
 }
 
@@ -171,7 +176,8 @@ void read_experts(const Fields& config, ModelConfig& model) {
 
 void read_gpt2(const Fields& config, ModelConfig& model) {
   model.norm = NormKind::layer;
-  model.norm_eps = static_cast<float>(config.number(spelled(config, "layer_norm_eps", "layer_norm_epsilon"), 0, 1, 1e-5));
+  model.norm_eps =
+      static_cast<float>(config.number(spelled(config, "layer_norm_eps", "layer_norm_epsilon"), 0, 1, 1e-5));
   model.learned_positions = true;
   model.gated_mlp = false;
   model.qkv_bias = model.output_bias = model.mlp_bias = true;
@@ -188,7 +194,8 @@ void read_decoder(const Fields& config, const Defaults& defaults, ModelConfig& m
   model.tie_word_embeddings = config.boolean("tie_word_embeddings", tied);
   if (architecture == Architecture::gpt2) return read_gpt2(config, model);
 
-  model.norm_eps = static_cast<float>(config.number("rms_norm_eps", 0, 1, architecture == Architecture::phi3 ? 1e-5 : 1e-6));
+  model.norm_eps =
+      static_cast<float>(config.number("rms_norm_eps", 0, 1, architecture == Architecture::phi3 ? 1e-5 : 1e-6));
   read_rope(config, architecture == Architecture::gemma3_text ? 1e6 : 1e4, model);
   read_sliding_window(config, defaults, model);
   const bool bias = config.boolean("attention_bias", false);
@@ -197,14 +204,16 @@ void read_decoder(const Fields& config, const Defaults& defaults, ModelConfig& m
   if (architecture == Architecture::qwen2) model.qkv_bias = true;
   if (architecture == Architecture::qwen3 || architecture == Architecture::qwen3_moe) model.qk_norm = true;
   if (architecture == Architecture::qwen3_moe) read_experts(config, model);
-  if (architecture != Architecture::qwen2 && architecture != Architecture::mistral && architecture != Architecture::phi3) {
+  if (architecture != Architecture::qwen2 && architecture != Architecture::mistral &&
+      architecture != Architecture::phi3) {
     model.qkv_bias = model.output_bias = bias;
   }
 }
 
 void read_encoder(const Fields& config, ModelConfig& model) {
   model.norm = NormKind::layer;
-  model.norm_eps = static_cast<float>(config.number(spelled(config, "layer_norm_eps", "layer_norm_epsilon"), 0, 1, 1e-12));
+  model.norm_eps =
+      static_cast<float>(config.number(spelled(config, "layer_norm_eps", "layer_norm_epsilon"), 0, 1, 1e-12));
   model.type_vocab_size = config.integer("type_vocab_size", 1, max_vocab, 2);
   model.tie_word_embeddings = config.boolean("tie_word_embeddings", true);
   if (config.boolean("is_decoder", false)) unsupported(config.where() + ": a BERT with is_decoder is not supported");
@@ -216,13 +225,16 @@ void read_encoder(const Fields& config, ModelConfig& model) {
       unsupported(config.where() + ": a nomic_bert whose rotary positions are scaled is not supported");
     }
     for (const char* key : {"qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "prenorm", "rotary_emb_interleaved"}) {
-      if (config.boolean(key, false)) unsupported(config.where() + ": " + key + " is not supported; supported is false");
+      if (config.boolean(key, false))
+        unsupported(config.where() + ": " + key + " is not supported; supported is false");
     }
-    if (config.number("rotary_emb_fraction", 0, 1, 1) != 1 || config.integer("moe_every_n_layers", 0, max_layers, 0) != 0) {
+    if (config.number("rotary_emb_fraction", 0, 1, 1) != 1 ||
+        config.integer("moe_every_n_layers", 0, max_layers, 0) != 0) {
       unsupported(config.where() + ": a rotary_emb_fraction other than 1, and experts, are not supported");
     }
   } else if (const auto kind = config.string("position_embedding_type", "absolute"); kind != "absolute") {
-    unsupported(config.where() + ": the position_embedding_type " + in_quotes(kind) + " is not supported; supported is absolute");
+    unsupported(config.where() + ": the position_embedding_type " + in_quotes(kind) +
+                " is not supported; supported is absolute");
   }
 }
 
@@ -252,16 +264,19 @@ ModelConfig parse_config(const Fields& config) {
   model.layers = config.integer(spelled(config, "num_hidden_layers", "n_layer"), 1, max_layers, defaults.layers);
   const char* const heads_key = spelled(config, "num_attention_heads", "n_head");
   model.heads = config.integer(heads_key, 1, max_heads, defaults.heads);
-  model.max_position_embeddings =
-      config.integer(spelled(config, "max_position_embeddings", "n_positions"), 1, max_positions, defaults.max_position_embeddings);
+  model.max_position_embeddings = config.integer(spelled(config, "max_position_embeddings", "n_positions"), 1,
+                                                 max_positions, defaults.max_position_embeddings);
   // Gemma's older hidden_act is not what its models compute.
-  const char* const act_key = is_gemma(model.architecture) ? "hidden_activation" : spelled(config, "hidden_act", "activation_function");
+  const char* const act_key =
+      is_gemma(model.architecture) ? "hidden_activation" : spelled(config, "hidden_act", "activation_function");
   model.hidden_act = activation_of(config, act_key, default_activation(model.architecture));
 
   // An explicit null means "as many as heads"; a file without the field has the default of its model type.
   const bool grouped = model.is_decoder() && model.architecture != Architecture::gpt2;
   const bool silent = !config.contains("num_key_value_heads") && defaults.kv_heads != 0;
-  model.kv_heads = grouped ? config.integer("num_key_value_heads", 1, max_heads, silent ? defaults.kv_heads : model.heads) : model.heads;
+  model.kv_heads = grouped
+                       ? config.integer("num_key_value_heads", 1, max_heads, silent ? defaults.kv_heads : model.heads)
+                       : model.heads;
   if (model.heads % model.kv_heads != 0) {
     config.fail("num_key_value_heads", "is " + std::to_string(model.kv_heads) + ", which does not divide the " +
                                            std::to_string(model.heads) + " heads");
@@ -276,10 +291,13 @@ ModelConfig parse_config(const Fields& config) {
     }
     model.head_dim = model.hidden_size / model.heads;
   }
-  if (model.head_dim * model.heads > max_width) config.fail("head_dim", std::string("times ") + heads_key + " is too large");
+  if (model.head_dim * model.heads > max_width)
+    config.fail("head_dim", std::string("times ") + heads_key + " is too large");
 
-  if (model.is_decoder()) read_decoder(config, defaults, model);
-  else read_encoder(config, model);
+  if (model.is_decoder())
+    read_decoder(config, defaults, model);
+  else
+    read_encoder(config, model);
 
   model.bos_token_id = token_id(config, "bos_token_id");
   model.pad_token_id = token_id(config, "pad_token_id");
@@ -306,7 +324,8 @@ Pooling pooling_of(const Fields& config) {
   if (config.has("pooling_mode")) {
     chosen.push_back(config.string("pooling_mode"));
   } else {
-    for (const char* mode : {"cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"}) {
+    for (const char* mode :
+         {"cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"}) {
       if (config.boolean((std::string("pooling_mode_") + mode).c_str(), false)) chosen.emplace_back(mode);
     }
   }
@@ -314,7 +333,8 @@ Pooling pooling_of(const Fields& config) {
   if (chosen.size() == 1 && (chosen[0] == "cls_token" || chosen[0] == "cls")) return Pooling::cls;
   std::string names;
   for (const auto& name : chosen) names += (names.empty() ? "" : " + ") + name;
-  unsupported(config.where() + ": the pooling " + in_quotes(names) + " is not supported; supported are cls_token, mean_tokens");
+  unsupported(config.where() + ": the pooling " + in_quotes(names) +
+              " is not supported; supported are cls_token, mean_tokens");
 }
 
 // The files that sentence-transformers puts beside a BERT.
@@ -332,12 +352,14 @@ void read_sentence_transformers(const std::filesystem::path& folder, ModelConfig
         model.normalize_embedding = true;
       } else if (kind == "Pooling") {
         const auto name = module.string("path");
-        if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
+        if (name.empty() || name == "." || name == ".." ||
+            name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
           module.fail("path", "is " + in_quotes(name) + "; valid are names of folders in the same folder");
         }
         pooling = folder / name / "config.json";
       } else if (kind != "Transformer") {
-        unsupported(list.string() + ": the module " + in_quotes(type) + " is not supported; supported are Transformer, Pooling, Normalize");
+        unsupported(list.string() + ": the module " + in_quotes(type) +
+                    " is not supported; supported are Transformer, Pooling, Normalize");
       }
     }
   }
@@ -366,7 +388,7 @@ ModelConfig ModelConfig::load(const std::filesystem::path& folder) {
   const auto path = folder / "config.json";
   if (!is_there(path)) {
     bad_file((is_there(folder) ? folder.string() + " is not a model folder: it has no config.json"
-                             : "there is no folder " + folder.string() + " (config.json was looked for in it)"));
+                               : "there is no folder " + folder.string() + " (config.json was looked for in it)"));
   }
   const Json document = read_json(path, max_config_bytes);
   ModelConfig model = parse_config(Fields(document, path.string()));

@@ -103,8 +103,8 @@ void add_gemma(const Keys& keys, Json& config) {
   const bool gemma2 = architecture == Architecture::gemma2;
   const auto size = [&](const char* key) { return config[key].get<std::int64_t>(); };
   const auto layers = size("num_hidden_layers");
-  config["query_pre_attn_scalar"] = gguf_query_scalar(architecture, layers, size("hidden_size"),
-                                                      size("num_attention_heads"), size("head_dim"));
+  config["query_pre_attn_scalar"] =
+      gguf_query_scalar(architecture, layers, size("hidden_size"), size("num_attention_heads"), size("head_dim"));
   for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
     if (keys.contains(cap)) config[cap] = keys.number(cap, 0, 1e9, 0);
   }
@@ -145,7 +145,8 @@ void add_decoder(const Keys& keys, Json& config) {
   if (config["model_type"] == "qwen3_moe") {
     add_experts(keys, config);
   } else if (const auto experts = keys.integer("expert_count", 0); experts != 0) {
-    keys.unsupported_value("expert_count", std::to_string(experts), "models without experts, and the architecture qwen3moe");
+    keys.unsupported_value("expert_count", std::to_string(experts),
+                           "models without experts, and the architecture qwen3moe");
   }
   add_rope_scaling(keys, config);
   if (config["model_type"] == "gemma2" || config["model_type"] == "gemma3_text") return add_gemma(keys, config);
@@ -163,7 +164,8 @@ void add_decoder(const Keys& keys, Json& config) {
 void add_encoder(const Keys& keys, const std::vector<GgufFile>& parts, Json& config) {
   config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon", 0, 1, 1e-12);
   config["type_vocab_size"] = rows_of(parts, "token_types.weight");
-  if (config["model_type"] == "nomic_bert") config["rotary_emb_base"] = keys.number("rope.freq_base", 1e-3, 1e15, 10000);
+  if (config["model_type"] == "nomic_bert")
+    config["rotary_emb_base"] = keys.number("rope.freq_base", 1e-3, 1e15, 10000);
   if (keys.boolean("attention.causal", false)) {
     keys.unsupported_value("attention.causal", "true", "encoders, false");
   }
@@ -212,15 +214,19 @@ std::vector<float> rope_divisors(const std::vector<GgufFile>& parts, const char*
 }
 
 // Phi-3's two sets of divisors.
-std::optional<LongRopeScaling> long_rope(const std::vector<GgufFile>& parts, const Keys& keys, const ModelConfig& model) {
+std::optional<LongRopeScaling> long_rope(const std::vector<GgufFile>& parts, const Keys& keys,
+                                         const ModelConfig& model) {
   LongRopeScaling scaling;
   scaling.short_divisors = rope_divisors(parts, "rope_factors_short.weight", model.rotary_dim);
   scaling.long_divisors = rope_divisors(parts, "rope_factors_long.weight", model.rotary_dim);
   if (scaling.short_divisors.empty() && scaling.long_divisors.empty()) return std::nullopt;
   if (scaling.short_divisors.empty() || scaling.long_divisors.empty()) {
-    bad_file(parts[0].path().string() + " has one of the tensors 'rope_factors_short.weight' and 'rope_factors_long.weight'; valid are both, or none");
+    bad_file(
+        parts[0].path().string() +
+        " has one of the tensors 'rope_factors_short.weight' and 'rope_factors_long.weight'; valid are both, or none");
   }
-  scaling.original_max_position_embeddings = keys.integer("rope.scaling.original_context_length", model.max_position_embeddings);
+  scaling.original_max_position_embeddings =
+      keys.integer("rope.scaling.original_context_length", model.max_position_embeddings);
   scaling.magnitude = keys.number("rope.scaling.attn_factor", 1e-6, 1e6, 1);
   return scaling;
 }
@@ -229,11 +235,11 @@ struct Name {
   std::string_view gguf;
   Architecture architecture;
 };
-constexpr Name names[] = {{"llama", Architecture::llama},          {"qwen2", Architecture::qwen2},
-                          {"qwen3", Architecture::qwen3},          {"qwen3moe", Architecture::qwen3_moe},
-                          {"gemma2", Architecture::gemma2},        {"gemma3", Architecture::gemma3_text},
-                          {"phi3", Architecture::phi3},            {"gpt2", Architecture::gpt2},
-                          {"bert", Architecture::bert},            {"nomic-bert", Architecture::nomic_bert}};
+constexpr Name names[] = {{"llama", Architecture::llama},   {"qwen2", Architecture::qwen2},
+                          {"qwen3", Architecture::qwen3},   {"qwen3moe", Architecture::qwen3_moe},
+                          {"gemma2", Architecture::gemma2}, {"gemma3", Architecture::gemma3_text},
+                          {"phi3", Architecture::phi3},     {"gpt2", Architecture::gpt2},
+                          {"bert", Architecture::bert},     {"nomic-bert", Architecture::nomic_bert}};
 
 }  // namespace
 
@@ -255,7 +261,8 @@ ModelConfig gguf_config(const std::vector<GgufFile>& parts) {
   if (known == std::end(names)) {
     std::string supported = "llama (Mistral too)";
     for (const auto& name : std::span(names).subspan(1)) supported += ", " + std::string(name.gguf);
-    unsupported(metadata.origin() + ": the architecture " + in_quotes(architecture) + " is not supported; supported are " + supported);
+    unsupported(metadata.origin() + ": the architecture " + in_quotes(architecture) +
+                " is not supported; supported are " + supported);
   }
   const bool encoder = known->architecture == Architecture::bert || known->architecture == Architecture::nomic_bert;
   const Keys keys(metadata, architecture);

@@ -12,18 +12,26 @@ struct Pair {
   bool is_matrix;
 };
 
-constexpr Pair decoder_names[] = {
-    {"token_embd", "model.embed_tokens", true}, {"output_norm", "model.norm", false}, {"output", "lm_head", true},
-    {"position_embd", "model.position_embeddings", true}};
-constexpr Pair decoder_layer_names[] = {
-    {"attn_norm", "input_layernorm", false},    {"attn_q", "self_attn.q_proj", true},
-    {"attn_k", "self_attn.k_proj", true},       {"attn_v", "self_attn.v_proj", true},
-    {"attn_output", "self_attn.o_proj", true},  {"attn_q_norm", "self_attn.q_norm", false},
-    {"attn_k_norm", "self_attn.k_norm", false}, {"ffn_norm", "post_attention_layernorm", false},
-    {"ffn_gate", "mlp.gate_proj", true},        {"ffn_up", "mlp.up_proj", true},
-    {"ffn_down", "mlp.down_proj", true},        {"attn_qkv", "self_attn.qkv_proj", true},
-    {"ffn_gate_inp", "mlp.gate", true},         {"ffn_gate_exps", "mlp.experts.gate_proj", false},
-    {"ffn_up_exps", "mlp.experts.up_proj", false}, {"ffn_down_exps", "mlp.experts.down_proj", false}};
+constexpr Pair decoder_names[] = {{"token_embd", "model.embed_tokens", true},
+                                  {"output_norm", "model.norm", false},
+                                  {"output", "lm_head", true},
+                                  {"position_embd", "model.position_embeddings", true}};
+constexpr Pair decoder_layer_names[] = {{"attn_norm", "input_layernorm", false},
+                                        {"attn_q", "self_attn.q_proj", true},
+                                        {"attn_k", "self_attn.k_proj", true},
+                                        {"attn_v", "self_attn.v_proj", true},
+                                        {"attn_output", "self_attn.o_proj", true},
+                                        {"attn_q_norm", "self_attn.q_norm", false},
+                                        {"attn_k_norm", "self_attn.k_norm", false},
+                                        {"ffn_norm", "post_attention_layernorm", false},
+                                        {"ffn_gate", "mlp.gate_proj", true},
+                                        {"ffn_up", "mlp.up_proj", true},
+                                        {"ffn_down", "mlp.down_proj", true},
+                                        {"attn_qkv", "self_attn.qkv_proj", true},
+                                        {"ffn_gate_inp", "mlp.gate", true},
+                                        {"ffn_gate_exps", "mlp.experts.gate_proj", false},
+                                        {"ffn_up_exps", "mlp.experts.up_proj", false},
+                                        {"ffn_down_exps", "mlp.experts.down_proj", false}};
 // Those that differ, by architecture.
 constexpr Pair gemma_layer_names[] = {{"post_attention_norm", "post_attention_layernorm", false},
                                       {"ffn_norm", "pre_feedforward_layernorm", false},
@@ -57,8 +65,7 @@ bool is_encoder(Architecture architecture) {
   return architecture == Architecture::bert || architecture == Architecture::nomic_bert;
 }
 
-const Pair* find_outside(std::string_view name, Architecture architecture,
-                         std::string_view Pair::*side = &Pair::gguf) {
+const Pair* find_outside(std::string_view name, Architecture architecture, std::string_view Pair::*side = &Pair::gguf) {
   return is_encoder(architecture) ? find(encoder_names, name, side) : find(decoder_names, name, side);
 }
 

@@ -20,7 +20,8 @@ SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   const auto bytes = opened.file_.bytes();
   const std::string origin = path.string();
   if (bytes.size() < 8) {
-    bad_file(origin + " has " + std::to_string(bytes.size()) + " bytes; a safetensors file begins with 8 bytes of header length");
+    bad_file(origin + " has " + std::to_string(bytes.size()) +
+             " bytes; a safetensors file begins with 8 bytes of header length");
   }
   std::uint64_t header_bytes = 0;
   for (std::size_t i = 0; i < 8; ++i) header_bytes |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);

@@ -25,7 +25,8 @@ constexpr Kind kinds[] = {
     {"U64", 64, {}},         {"C64", 64, {}},
 };
 
-// Takes the header as parser events, straight into TensorInfo: a header of the largest size never becomes a document tree.
+// Takes the header as parser events, straight into TensorInfo: a header of the largest size never becomes a document
+// tree.
 //   { "__metadata__": {key: string...}, name: {"dtype": string, "shape": [integer...], "data_offsets": [begin, end]}... }
 class Reader : public nlohmann::json_sax<Json> {
  public:
@@ -69,8 +70,10 @@ class Reader : public nlohmann::json_sax<Json> {
   }
 
   bool start_object(std::size_t) override {
-    if (state_ == State::before) state_ = State::top;
-    else if (state_ == State::top && key_ == "__metadata__") state_ = State::metadata;
+    if (state_ == State::before)
+      state_ = State::top;
+    else if (state_ == State::top && key_ == "__metadata__")
+      state_ = State::metadata;
     else if (state_ == State::top) {
       state_ = State::tensor;
       tensor_ = {};
@@ -78,14 +81,18 @@ class Reader : public nlohmann::json_sax<Json> {
       extents_.clear();
       offsets_ = 0;
       seen_ = 0;
-    } else return misplaced("an object");
+    } else
+      return misplaced("an object");
     return true;
   }
 
   bool start_array(std::size_t) override {
-    if (state_ == State::tensor && key_ == "shape") state_ = State::shape;
-    else if (state_ == State::tensor && key_ == "data_offsets") state_ = State::offsets;
-    else return misplaced("a list");
+    if (state_ == State::tensor && key_ == "shape")
+      state_ = State::shape;
+    else if (state_ == State::tensor && key_ == "data_offsets")
+      state_ = State::offsets;
+    else
+      return misplaced("a list");
     return true;
   }
 
@@ -113,7 +120,8 @@ class Reader : public nlohmann::json_sax<Json> {
         if (!names_.insert(name).second) bad_file(origin_ + ": the tensor " + in_quotes(name) + " appears twice");
         break;
       case State::metadata:
-        if (header_.metadata.contains(name)) bad_file(origin_ + ": __metadata__ has the key " + in_quotes(name) + " twice");
+        if (header_.metadata.contains(name))
+          bad_file(origin_ + ": __metadata__ has the key " + in_quotes(name) + " twice");
         break;
       default: {
         const unsigned bit = name == "dtype" ? 1u : name == "shape" ? 2u : name == "data_offsets" ? 4u : 0u;
@@ -140,7 +148,8 @@ class Reader : public nlohmann::json_sax<Json> {
     switch (state_) {
       case State::before: bad_file(origin_ + ": the header must be a JSON object, not " + what);
       case State::top: bad_file(origin_ + ": the entry " + in_quotes(key_) + " must be an object, not " + what);
-      case State::metadata: bad_file(origin_ + ": __metadata__ holds strings only, but " + in_quotes(key_) + " is " + what);
+      case State::metadata:
+        bad_file(origin_ + ": __metadata__ holds strings only, but " + in_quotes(key_) + " is " + what);
       case State::shape: fail("has " + what + " in its shape; extents are whole numbers from 0");
       case State::offsets: fail("has " + what + " in data_offsets; offsets are whole numbers from 0");
       case State::tensor: break;
@@ -163,9 +172,12 @@ class Reader : public nlohmann::json_sax<Json> {
     bool empty = false;
     for (const auto extent : extents_) {
       const auto size = static_cast<std::uint64_t>(extent);
-      if (size == 0) empty = true;
-      else if (bits > (std::uint64_t{1} << 60) / size) fail("has a shape whose size in bytes overflows");
-      else bits *= size;
+      if (size == 0)
+        empty = true;
+      else if (bits > (std::uint64_t{1} << 60) / size)
+        fail("has a shape whose size in bytes overflows");
+      else
+        bits *= size;
     }
     if (empty) bits = 0;
     if (bits % 8 != 0) fail("has a shape that does not fill whole bytes");

@@ -175,14 +175,11 @@ PartOf part_of(std::string_view name, const ModelConfig& config) {
     std::int64_t place, count;
     bool with_gate = false;
   };
-  constexpr Joined joined[] = {{".self_attn.q_proj", ".self_attn.qkv_proj", 0, 3},
-                               {".self_attn.k_proj", ".self_attn.qkv_proj", 1, 3},
-                               {".self_attn.v_proj", ".self_attn.qkv_proj", 2, 3},
-                               {".attention.self.query", ".attention.self.qkv", 0, 3},
-                               {".attention.self.key", ".attention.self.qkv", 1, 3},
-                               {".attention.self.value", ".attention.self.qkv", 2, 3},
-                               {".mlp.gate_proj", ".mlp.gate_up_proj", 0, 2, true},
-                               {".mlp.up_proj", ".mlp.gate_up_proj", 1, 2, true}};
+  constexpr Joined joined[] = {
+      {".self_attn.q_proj", ".self_attn.qkv_proj", 0, 3},   {".self_attn.k_proj", ".self_attn.qkv_proj", 1, 3},
+      {".self_attn.v_proj", ".self_attn.qkv_proj", 2, 3},   {".attention.self.query", ".attention.self.qkv", 0, 3},
+      {".attention.self.key", ".attention.self.qkv", 1, 3}, {".attention.self.value", ".attention.self.qkv", 2, 3},
+      {".mlp.gate_proj", ".mlp.gate_up_proj", 0, 2, true},  {".mlp.up_proj", ".mlp.gate_up_proj", 1, 2, true}};
   using A = Architecture;
   const auto a = config.architecture;
   if (a != A::phi3 && a != A::gpt2 && a != A::nomic_bert) return {std::string(name)};

@@ -156,8 +156,8 @@ inline constexpr bool is_floating = std::is_same_v<T, float> || std::is_same_v<T
 
 template <class T>
 [[noreturn]] void cannot_be_read(const StoredTensor& tensor) {
-  unsupported(place(tensor.file.path(), tensor.info) + " has type " + tensor.info.dtype_name + " and cannot be read as " +
-              std::string(to_string(dtype_of<T>)));
+  unsupported(place(tensor.file.path(), tensor.info) + " has type " + tensor.info.dtype_name +
+              " and cannot be read as " + std::string(to_string(dtype_of<T>)));
 }
 
 template <class T>
@@ -200,7 +200,8 @@ void copy_transposed(const StoredTensor& tensor, Range rows, Range columns, std:
   if (height == 0) return;
   std::size_t released = 0;
   for (std::size_t c = 0; c < width; ++c) {
-    const auto at = (static_cast<std::size_t>(columns.begin) + c) * stride + static_cast<std::size_t>(rows.begin) * storage.bytes;
+    const auto at =
+        (static_cast<std::size_t>(columns.begin) + c) * stride + static_cast<std::size_t>(rows.begin) * storage.bytes;
     const auto source = tensor.bytes.subspan(at, height * storage.bytes);
     for (std::size_t r = 0; r < height; ++r) {
       std::memcpy(out.data() + (r * width + c) * storage.bytes, source.data() + r * storage.bytes, storage.bytes);

@@ -21,7 +21,9 @@ constexpr std::size_t max_index_bytes = std::size_t{256} << 20;
 void check_file_name(const std::string& name, const std::string& origin) {
   const bool plain = !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
                      name.find('\\') == std::string::npos && name.find('\0') == std::string::npos;
-  if (!plain) bad_file(origin + ": weight_map names the file " + in_quotes(name) + "; valid are names of files in the same folder");
+  if (!plain)
+    bad_file(origin + ": weight_map names the file " + in_quotes(name) +
+             "; valid are names of files in the same folder");
 }
 
 }  // namespace
@@ -29,8 +31,10 @@ void check_file_name(const std::string& name, const std::string& origin) {
 Weights Weights::open(const std::filesystem::path& path) {
   Weights weights;
   weights.path_ = path;
-  if (is_gguf_path(path)) weights.open_gguf();
-  else weights.open_folder();
+  if (is_gguf_path(path))
+    weights.open_gguf();
+  else
+    weights.open_folder();
   return weights;
 }
 
@@ -47,15 +51,18 @@ void Weights::add(TensorInfo info, Entry entry, const ModelConfig& config) {
   if (parts.empty()) return place_in_index(std::move(info), entry);
   const auto rows = static_cast<std::uint64_t>(parts.back().begin + parts.back().shape[0]), bytes = info.size_bytes();
   if (info.type && info.shape.dims() == 1 && is_quantised(*info.type)) {
-    bad_file(origin + ": tensor " + in_quotes(info.name) + " of type " + info.dtype_name + " has parts that cut its blocks");
+    bad_file(origin + ": tensor " + in_quotes(info.name) + " of type " + info.dtype_name +
+             " has parts that cut its blocks");
   }
   for (const auto& part : parts) {
-    const auto begin = bytes / rows * static_cast<std::uint64_t>(part.begin), size = bytes / rows * static_cast<std::uint64_t>(part.shape[0]);
+    const auto begin = bytes / rows * static_cast<std::uint64_t>(part.begin),
+               size = bytes / rows * static_cast<std::uint64_t>(part.shape[0]);
     // The elements of a transposed part are apart from each other; its size is what they take.
     const auto skip = entry.transposed == 0 ? begin : begin / static_cast<std::uint64_t>(info.shape[1]);
     Entry at = entry;
     at.data += skip;
-    place_in_index({part.name, info.dtype_name, info.type, part.shape, info.begin + skip, info.begin + skip + size}, at);
+    place_in_index({part.name, info.dtype_name, info.type, part.shape, info.begin + skip, info.begin + skip + size},
+                   at);
   }
 }
 
@@ -122,10 +129,12 @@ void Weights::open_gguf() {
       Entry entry{nullptr, &file.file(), file.data().data() + tensor.begin};
       if (known.rows != HuggingFaceName::as_is) {
         const auto heads = known.rows == HuggingFaceName::query ? config.heads : config.kv_heads;
-        const bool whole = info.shape[0] == heads * config.head_dim && (info.shape.dims() == 2 || !info.type || !is_quantised(*info.type));
+        const bool whole = info.shape[0] == heads * config.head_dim &&
+                           (info.shape.dims() == 2 || !info.type || !is_quantised(*info.type));
         if (!whole) {
-          bad_file(file.path().string() + ": tensor " + in_quotes(tensor.name) + " of type " + info.dtype_name + " has shape " +
-                   info.shape.to_string() + "; its rows must be " + std::to_string(heads) + " heads of " + std::to_string(config.head_dim));
+          bad_file(file.path().string() + ": tensor " + in_quotes(tensor.name) + " of type " + info.dtype_name +
+                   " has shape " + info.shape.to_string() + "; its rows must be " + std::to_string(heads) +
+                   " heads of " + std::to_string(config.head_dim));
         }
         entry.head_rows = config.head_dim;
       }
@@ -168,7 +177,8 @@ StoredTensor Weights::stored(std::string_view name) const {
   auto size = static_cast<std::size_t>(found.tensor->size_bytes());
   if (found.transposed != 0 && size > 0) {  // from the first element of the first column to the last of the last
     const auto& shape = found.tensor->shape;
-    size = size / static_cast<std::size_t>(shape.count()) * static_cast<std::size_t>((shape[1] - 1) * found.transposed + shape[0]);
+    size = size / static_cast<std::size_t>(shape.count()) *
+           static_cast<std::size_t>((shape[1] - 1) * found.transposed + shape[0]);
   }
   return {*found.file, {found.data, size}, *found.tensor, found.head_rows, found.transposed};
 }
@@ -177,7 +187,8 @@ std::span<const std::byte> Weights::bytes(std::string_view name) const {
   const auto tensor = stored(name);
   check_readable(tensor.file.path(), tensor.info);
   if (tensor.head_rows != 0 || tensor.transposed != 0) {
-    unsupported(tensor.file.path().string() + ": tensor " + in_quotes(name) + " has its elements in another order in the file; read them");
+    unsupported(tensor.file.path().string() + ": tensor " + in_quotes(name) +
+                " has its elements in another order in the file; read them");
   }
   return tensor.bytes;
 }

@@ -13,7 +13,8 @@ constexpr std::size_t max_token_bytes = 1024;
 
 bool ends_with_word(std::string_view text) {
   std::size_t last = text.size();
-  while (last > 0 && (static_cast<unsigned char>(text[--last]) & 0xc0) == 0x80) {}
+  while (last > 0 && (static_cast<unsigned char>(text[--last]) & 0xc0) == 0x80) {
+  }
   return !text.empty() && unicode::is_word(unicode::next(text, last));
 }
 
@@ -24,7 +25,8 @@ bool starts_with_word(std::string_view text) {
 
 }  // namespace
 
-AddedTokens::AddedTokens(const Json& list, const std::string& where, const Normalizer& normalizer, Vocabulary& vocabulary) {
+AddedTokens::AddedTokens(const Json& list, const std::string& where, const Normalizer& normalizer,
+                         Vocabulary& vocabulary) {
   if (!list.is_array()) bad_file(where + " must be a list, not " + shown(list));
   for (const auto& item : list) {
     const Fields fields(item, where);
@@ -32,8 +34,8 @@ AddedTokens::AddedTokens(const Json& list, const std::string& where, const Norma
     const auto id = static_cast<std::int32_t>(fields.integer("id", 0, std::numeric_limits<std::int32_t>::max()));
     const bool special = fields.boolean("special", false);
     add(content, id,
-        {special, fields.boolean("normalized", !special), fields.boolean("single_word", false), fields.boolean("lstrip", false),
-         fields.boolean("rstrip", false)},
+        {special, fields.boolean("normalized", !special), fields.boolean("single_word", false),
+         fields.boolean("lstrip", false), fields.boolean("rstrip", false)},
         normalizer, vocabulary, where);
   }
 }
@@ -42,7 +44,8 @@ void AddedTokens::add(const std::string& content, std::int32_t id, const Flags& 
                       Vocabulary& vocabulary, const std::string& where) {
   if (content.empty()) bad_file(where + ": content must not be empty");
   if (content.size() > max_token_bytes) {
-    bad_file(where + ": content " + in_quotes(content) + " is longer than " + std::to_string(max_token_bytes) + " bytes");
+    bad_file(where + ": content " + in_quotes(content) + " is longer than " + std::to_string(max_token_bytes) +
+             " bytes");
   }
   vocabulary.add(content, id, where);
   if (flags.special) {

@@ -24,8 +24,8 @@ class AddedTokens {
     bool special = false, normalized = false, single_word = false, left_strip = false, right_strip = false;
   };
   // `where` names the file in messages.
-  void add(const std::string& content, std::int32_t id, const Flags& flags, const Normalizer& normalizer, Vocabulary& vocabulary,
-           const std::string& where);
+  void add(const std::string& content, std::int32_t id, const Flags& flags, const Normalizer& normalizer,
+           Vocabulary& vocabulary, const std::string& where);
 
   // A part of a text: an added token's id, or -1 and text between such tokens.
   struct Part {

@@ -24,7 +24,8 @@ Bpe::Bpe(const Fields& model)
       ignore_merges_(model.boolean("ignore_merges", false)) {
   if (model.has("unk_token")) {
     unknown_ = vocabulary_.find(model.string("unk_token"));
-    if (!unknown_) model.fail("unk_token", "is " + in_quotes(model.string("unk_token")) + ", which the vocabulary lacks");
+    if (!unknown_)
+      model.fail("unk_token", "is " + in_quotes(model.string("unk_token")) + ", which the vocabulary lacks");
   }
   for (unsigned byte = 0; byte < 256; ++byte) byte_ids_[byte] = vocabulary_.find(byte_token(byte));
   read_merges(model);
@@ -65,7 +66,8 @@ void Bpe::add_merge(std::string_view left, std::string_view right, std::int32_t 
     return *id;
   };
   if (!right.starts_with(prefix_)) {
-    bad_file(here() + "names the token " + in_quotes(right) + ", which does not begin with the prefix " + in_quotes(prefix_));
+    bad_file(here() + "names the token " + in_quotes(right) + ", which does not begin with the prefix " +
+             in_quotes(prefix_));
   }
   if (left.empty() || right.size() == prefix_.size()) bad_file(here() + "has an empty token");
   const auto result = known(std::string(left) + std::string(right.substr(prefix_.size())));
@@ -78,7 +80,8 @@ Bpe::Bpe(Vocabulary vocabulary, std::span<const std::string_view> merges, bool i
   for (std::size_t i = 0; i < merges.size(); ++i) {
     const auto space = merges[i].find(' ');
     if (space == std::string_view::npos || merges[i].find(' ', space + 1) != std::string_view::npos) {
-      bad_file(where + ": merge " + std::to_string(i) + " " + in_quotes(merges[i]) + " is not two tokens with a space between them");
+      bad_file(where + ": merge " + std::to_string(i) + " " + in_quotes(merges[i]) +
+               " is not two tokens with a space between them");
     }
     add_merge(merges[i].substr(0, space), merges[i].substr(space + 1), static_cast<std::int32_t>(i), where);
   }

@@ -20,7 +20,8 @@ constexpr std::size_t max_template_bytes = std::size_t{1} << 20;
 bool has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 [[noreturn]] void unknown(const std::string& origin) {
-  unsupported(origin + " is not one that troika knows; known are those of the families llama3, chatml, mistral, gemma, phi3");
+  unsupported(origin +
+              " is not one that troika knows; known are those of the families llama3, chatml, mistral, gemma, phi3");
 }
 
 // Templates quote strings in either way.
@@ -69,8 +70,8 @@ void check(const ChatMessage& message, std::size_t at, bool tools) {
   const bool known = message.role == "user" || message.role == "assistant" || (message.role == "system" && at == 0) ||
                      (message.role == "tool" && tools);
   expects(known, [&] {
-    return "message " + std::to_string(at) + " has the role " + in_quotes(message.role) + "; valid are user and assistant" +
-           (tools ? ", tool" : "") + ", and system for the first";
+    return "message " + std::to_string(at) + " has the role " + in_quotes(message.role) +
+           "; valid are user and assistant" + (tools ? ", tool" : "") + ", and system for the first";
   });
   expects(tools || message.tool_calls.empty(), "this model's template has no place for calls of tools");
 }
@@ -146,7 +147,8 @@ ChatTemplate ChatTemplate::recognise(std::string_view text, std::string bos, std
   } else if (has(text, "[INST]") && !has(text, "<<SYS>>") && !has(text, "[SYSTEM_PROMPT]")) {
     chat.family_ = ChatFamily::mistral;
     chat.recognise_mistral(text, origin);
-  } else if (has(text, "<start_of_turn>") && has(text, "<end_of_turn>") && (has(text, "| trim") || has(text, "|trim"))) {
+  } else if (has(text, "<start_of_turn>") && has(text, "<end_of_turn>") &&
+             (has(text, "| trim") || has(text, "|trim"))) {
     chat.family_ = ChatFamily::gemma;
     if (has(text, "first_user_prefix")) chat.system_ = System::first;
   } else if (has(text, "<|end|>") && has(text, "<|assistant|>") && !has(text, "<|channel|>")) {

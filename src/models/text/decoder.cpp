@@ -44,10 +44,14 @@ std::optional<unsigned> byte_of_token(const std::string& token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return std::nullopt;
   unsigned byte = 0;
   for (const char c : {token[3], token[4]}) {
-    if (c >= '0' && c <= '9') byte = byte * 16 + static_cast<unsigned>(c - '0');
-    else if (c >= 'A' && c <= 'F') byte = byte * 16 + static_cast<unsigned>(c - 'A' + 10);
-    else if (c >= 'a' && c <= 'f') byte = byte * 16 + static_cast<unsigned>(c - 'a' + 10);
-    else return std::nullopt;
+    if (c >= '0' && c <= '9')
+      byte = byte * 16 + static_cast<unsigned>(c - '0');
+    else if (c >= 'A' && c <= 'F')
+      byte = byte * 16 + static_cast<unsigned>(c - 'A' + 10);
+    else if (c >= 'a' && c <= 'f')
+      byte = byte * 16 + static_cast<unsigned>(c - 'a' + 10);
+    else
+      return std::nullopt;
   }
   return byte;
 }
@@ -78,13 +82,15 @@ void byte_fallback(Tokens& tokens) {
 
 void word_piece(Tokens& tokens, const std::string& prefix, bool cleanup) {
   constexpr std::pair<std::string_view, std::string_view> rules[] = {
-      {" .", "."},     {" ?", "?"},     {" !", "!"},              {" ,", ","},     {" ' ", "'"},    {" n't", "n't"},
-      {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     auto& token = tokens[i];
     if (i != 0) {
-      if (token.starts_with(prefix)) token.erase(0, prefix.size());
-      else token.insert(0, " ");
+      if (token.starts_with(prefix))
+        token.erase(0, prefix.size());
+      else
+        token.insert(0, " ");
     }
     if (cleanup) {
       for (const auto& [from, to] : rules) replace_all(token, from, to);
@@ -95,7 +101,8 @@ void word_piece(Tokens& tokens, const std::string& prefix, bool cleanup) {
 void strip(Tokens& tokens, const std::string& content, std::size_t start, std::size_t stop) {
   for (auto& token : tokens) {
     std::size_t begin = 0, end = token.size();
-    for (std::size_t i = 0; i < start && token.compare(begin, content.size(), content) == 0; ++i) begin += content.size();
+    for (std::size_t i = 0; i < start && token.compare(begin, content.size(), content) == 0; ++i)
+      begin += content.size();
     for (std::size_t i = 0; i < stop && end >= begin + content.size(); ++i) {
       if (token.compare(end - content.size(), content.size(), content) != 0) break;
       end -= content.size();
@@ -134,7 +141,8 @@ void Decoder::add(const Fields& component) {
   } else if (type == "Metaspace") {
     const auto mark = component.string("replacement", "\xe2\x96\x81");
     if (unicode::count(mark) != 1) component.fail("replacement", "must be one character, not " + in_quotes(mark));
-    const bool prepended = component.boolean("add_prefix_space", true) && component.string("prepend_scheme", "always") != "never";
+    const bool prepended =
+        component.boolean("add_prefix_space", true) && component.string("prepend_scheme", "always") != "never";
     step([mark, prepended](Tokens& tokens) {
       for (std::size_t i = 0; i < tokens.size(); ++i) replace_all(tokens[i], mark, i == 0 && prepended ? "" : " ");
     });
@@ -149,7 +157,8 @@ void Decoder::add(const Fields& component) {
     });
   } else {
     unsupported(component.where() + ": the decoder " + in_quotes(type) +
-                " is not supported; supported are Sequence, ByteLevel, ByteFallback, Fuse, Replace, Strip, Metaspace, WordPiece, "
+                " is not supported; supported are Sequence, ByteLevel, ByteFallback, Fuse, Replace, Strip, Metaspace, "
+                "WordPiece, "
                 "BPEDecoder");
   }
 }

@@ -42,8 +42,10 @@ std::string bert_clean(std::string_view text) {
     // Of the controls, only these three are spaces: U+000B, U+0085 and the like vanish, though they are White_Space.
     const bool control = c != '\t' && c != '\n' && c != '\r' && unicode::is_control(c);
     if (c == 0 || c == 0xfffd || control) continue;
-    if (unicode::is_whitespace(c)) out += ' ';
-    else out += text.substr(begin, at - begin);
+    if (unicode::is_whitespace(c))
+      out += ' ';
+    else
+      out += text.substr(begin, at - begin);
   }
   return out;
 }
@@ -62,7 +64,8 @@ std::string space_chinese(std::string_view text) {
 }
 
 std::string remove_nonspacing_marks(std::string_view text) {
-  return filtered(unicode::normalize(text, unicode::Form::nfd), [](CodePoint c) { return !unicode::is_nonspacing_mark(c); });
+  return filtered(unicode::normalize(text, unicode::Form::nfd),
+                  [](CodePoint c) { return !unicode::is_nonspacing_mark(c); });
 }
 
 struct ByteCharacters {
@@ -127,7 +130,8 @@ std::string Pattern::replace_all(const std::string& text, std::string_view conte
     out.append(text, done, match.begin - done);
     out += content;
     done = match.end;
-    if (out.size() > limit) bad_file(where_ + " makes a text more than " + std::to_string(max_growth) + " times longer");
+    if (out.size() > limit)
+      bad_file(where_ + " makes a text more than " + std::to_string(max_growth) + " times longer");
   }
   out.append(text, done);
   return out;
@@ -164,15 +168,17 @@ void Normalizer::add(const Fields& component) {
   } else if (type == "BertNormalizer") {
     const bool lowercase = component.boolean("lowercase", true);
     if (component.boolean("clean_text", true)) step([](const std::string& text) { return bert_clean(text); });
-    if (component.boolean("handle_chinese_chars", true)) step([](const std::string& text) { return space_chinese(text); });
+    if (component.boolean("handle_chinese_chars", true))
+      step([](const std::string& text) { return space_chinese(text); });
     if (component.boolean("strip_accents", lowercase)) {
       step([](const std::string& text) { return remove_nonspacing_marks(text); });
     }
     if (lowercase) step([](const std::string& text) { return unicode::to_lower(text); });
   } else {
-    unsupported(component.where() + ": the normalizer " + in_quotes(type) +
-                " is not supported; supported are Sequence, NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, "
-                "Replace, ByteLevel, BertNormalizer");
+    unsupported(
+        component.where() + ": the normalizer " + in_quotes(type) +
+        " is not supported; supported are Sequence, NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, Strip, Prepend, "
+        "Replace, ByteLevel, BertNormalizer");
   }
 }
 
@@ -180,7 +186,8 @@ std::string Normalizer::operator()(std::string text) const {
   const std::size_t limit = longest_result(text.size());
   for (const auto& step : steps_) {
     text = step(std::move(text));
-    if (text.size() > limit) bad_file("the normalizer makes a text more than " + std::to_string(max_growth) + " times longer");
+    if (text.size() > limit)
+      bad_file("the normalizer makes a text more than " + std::to_string(max_growth) + " times longer");
   }
   return text;
 }

@@ -52,22 +52,28 @@ void split(Piece piece, const std::vector<Match>& matches, Behavior behavior, bo
     case Behavior::isolated: merged = std::move(parts); break;
     case Behavior::contiguous:
       for (const auto& part : parts) {
-        if (part.matched == previous && !merged.empty()) merged.back().end = part.end;
-        else merged.push_back(part);
+        if (part.matched == previous && !merged.empty())
+          merged.back().end = part.end;
+        else
+          merged.push_back(part);
         previous = part.matched;
       }
       break;
     case Behavior::merged_with_previous:
       for (const auto& part : parts) {
-        if (part.matched && !previous && !merged.empty()) merged.back().end = part.end;
-        else merged.push_back(part);
+        if (part.matched && !previous && !merged.empty())
+          merged.back().end = part.end;
+        else
+          merged.push_back(part);
         previous = part.matched;
       }
       break;
     case Behavior::merged_with_next:
       for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
-        if (part->matched && !previous && !merged.empty()) merged.back().begin = part->begin;
-        else merged.push_back(*part);
+        if (part->matched && !previous && !merged.empty())
+          merged.back().begin = part->begin;
+        else
+          merged.push_back(*part);
         previous = part->matched;
       }
       std::ranges::reverse(merged);
@@ -77,7 +83,8 @@ void split(Piece piece, const std::vector<Match>& matches, Behavior behavior, bo
     return;
   }
   for (const auto& part : merged) {
-    if (part.begin < part.end) out.push_back({piece.text.substr(part.begin, part.end - part.begin), piece.at_start && part.begin == 0});
+    if (part.begin < part.end)
+      out.push_back({piece.text.substr(part.begin, part.end - part.begin), piece.at_start && part.begin == 0});
   }
 }
 
@@ -141,8 +148,10 @@ void PreTokenizer::add(const Fields& component) {
     step([mark, always, first, cut](Piece piece, std::vector<Piece>& out) {
       std::string text;
       for (const char c : piece.text) {
-        if (c == ' ') text += mark;
-        else text += c;
+        if (c == ' ')
+          text += mark;
+        else
+          text += c;
       }
       if ((always || (first && piece.at_start)) && !text.starts_with(mark)) text.insert(0, mark);
       piece.text = std::move(text);
@@ -165,14 +174,16 @@ void PreTokenizer::add(const Fields& component) {
       const auto kind_of = [](CodePoint c) { return unicode::is_word(c) ? 1 : unicode::is_whitespace(c) ? 0 : 2; };
       for (std::size_t at = 0, begin = 0; at < piece.text.size(); begin = at) {
         const int kind = kind_of(unicode::next(piece.text, at));
-        for (std::size_t peek = at; peek < piece.text.size() && kind_of(unicode::next(piece.text, peek)) == kind;) at = peek;
+        for (std::size_t peek = at; peek < piece.text.size() && kind_of(unicode::next(piece.text, peek)) == kind;)
+          at = peek;
         if (kind != 0) out.push_back({piece.text.substr(begin, at - begin), piece.at_start && begin == 0});
       }
     });
   } else if (type == "WhitespaceSplit") {
     split_characters(unicode::is_whitespace, Behavior::removed);
   } else if (type == "Digits") {
-    split_characters(unicode::is_numeric, component.boolean("individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
+    split_characters(unicode::is_numeric,
+                     component.boolean("individual_digits", false) ? Behavior::isolated : Behavior::contiguous);
   } else if (type == "Punctuation") {
     split_characters(unicode::is_punctuation, behavior_of(component, "Isolated"));
   } else {

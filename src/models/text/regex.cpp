@@ -20,7 +20,8 @@ constexpr std::uint32_t max_steps = 2'000'000;
 // PCRE2's \s has U+180E, which lost the property White_Space in Unicode 6.3, and its \w has no marks;
 // Oniguruma's \w has the superscripts and fractions of Latin-1, and no others.
 constexpr std::string_view spaces = R"(\p{Z}\x{09}-\x{0d}\x{85})";
-constexpr std::string_view words = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
+constexpr std::string_view words =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 
 std::string translated(std::string_view pattern) {
   std::string out;
@@ -32,8 +33,10 @@ std::string translated(std::string_view pattern) {
       const bool positive = kind == 's' || kind == 'w';
       if (positive || ((kind == 'S' || kind == 'W') && !in_class)) {
         const auto set = kind == 's' || kind == 'S' ? spaces : words;
-        if (in_class) out += set;
-        else out += (positive ? "[" : "[^") + std::string(set) + "]";
+        if (in_class)
+          out += set;
+        else
+          out += (positive ? "[" : "[^") + std::string(set) + "]";
       } else {
         out += c;
         out += kind;
@@ -60,9 +63,13 @@ std::string translated(std::string_view pattern) {
 
 template <auto Free>
 struct Deleter {
-  template <class T> void operator()(T* p) const { Free(p); }
+  template <class T>
+  void operator()(T* p) const {
+    Free(p);
+  }
 };
-template <class T, auto Free> using Owner = std::unique_ptr<T, Deleter<Free>>;
+template <class T, auto Free>
+using Owner = std::unique_ptr<T, Deleter<Free>>;
 
 std::string message_of(int number) {
   PCRE2_UCHAR text[256] = {};
@@ -78,7 +85,8 @@ struct Regex::Code {
 
 Regex::Regex(const std::string& pattern, std::string where) : where_(std::move(where)) {
   if (pattern.empty() || pattern.size() > max_pattern_bytes) {
-    bad_file(where_ + ": a pattern has 1 to " + std::to_string(max_pattern_bytes) + " bytes, not " + std::to_string(pattern.size()));
+    bad_file(where_ + ": a pattern has 1 to " + std::to_string(max_pattern_bytes) + " bytes, not " +
+             std::to_string(pattern.size()));
   }
   const auto text = translated(pattern);
   const Owner<pcre2_compile_context, pcre2_compile_context_free> context(pcre2_compile_context_create(nullptr));
@@ -87,9 +95,11 @@ Regex::Regex(const std::string& pattern, std::string where) : where_(std::move(w
   std::size_t at = 0;
   auto code = std::make_shared<Code>();
   code->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_UTF_CHECK, &error, &at, context.get()));
+                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_UTF_CHECK, &error, &at,
+                                 context.get()));
   if (!code->code) {
-    bad_file(where_ + ": the pattern " + in_quotes(pattern) + " is not valid at byte " + std::to_string(at) + ": " + message_of(error));
+    bad_file(where_ + ": the pattern " + in_quotes(pattern) + " is not valid at byte " + std::to_string(at) + ": " +
+             message_of(error));
   }
   pcre2_jit_compile(code->code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter runs the same code
   code_ = std::move(code);

@@ -13,8 +13,9 @@ struct Match {
   std::size_t begin = 0, end = 0;
 };
 
-// A regular expression of a tokenizer.json, over UTF-8 text. Written for Oniguruma there and run by PCRE2 here: \s, \S, \w
-// and \W are rewritten to the Unicode sets that Oniguruma means. Const members may be called from several threads at once.
+// A regular expression of a tokenizer.json, over UTF-8 text. Written for Oniguruma there and run by PCRE2 here: \s, \S,
+// \w and \W are rewritten to the Unicode sets that Oniguruma means. Const members may be called from several threads at
+// once.
 class Regex {
  public:
   // Error{bad_file} names `where` and what PCRE2 says.

@@ -21,8 +21,10 @@ TokenModel read_model(const Fields& model) {
 }
 
 std::int32_t known_id(const Json& value, const Vocabulary& vocabulary, const std::string& where) {
-  const auto id = static_cast<std::int32_t>(to_integer(value, 0, vocabulary.size() - 1, where + ": a special token's id"));
-  if (!vocabulary.has(id)) bad_file(where + ": a special token has the id " + std::to_string(id) + ", which no token has");
+  const auto id =
+      static_cast<std::int32_t>(to_integer(value, 0, vocabulary.size() - 1, where + ": a special token's id"));
+  if (!vocabulary.has(id))
+    bad_file(where + ": a special token has the id " + std::to_string(id) + ", which no token has");
   return id;
 }
 
@@ -46,7 +48,8 @@ void read_post_processor(const Fields& processor, const Vocabulary& vocabulary, 
       }
       const auto name = piece.object("SpecialToken").string("id");
       const Fields special = processor.object("special_tokens").object(name.c_str());
-      for (const auto& id : special.array("ids")) (passed ? after : before).push_back(known_id(id, vocabulary, special.where()));
+      for (const auto& id : special.array("ids"))
+        (passed ? after : before).push_back(known_id(id, vocabulary, special.where()));
     }
     if (!passed) bad_file(processor.where() + ": the template has no place for the text");
   } else if (type == "BertProcessing" || type == "RobertaProcessing") {
@@ -58,8 +61,9 @@ void read_post_processor(const Fields& processor, const Vocabulary& vocabulary, 
     before.push_back(id_of("cls"));
     after.push_back(id_of("sep"));
   } else if (type != "ByteLevel") {  // that one only moves offsets
-    unsupported(processor.where() + ": the post-processor " + in_quotes(type) +
-                " is not supported; supported are Sequence, TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel");
+    unsupported(
+        processor.where() + ": the post-processor " + in_quotes(type) +
+        " is not supported; supported are Sequence, TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel");
   }
   all_before.insert(all_before.begin(), before.begin(), before.end());
   all_after.insert(all_after.end(), after.begin(), after.end());
@@ -100,7 +104,8 @@ Tokenizer Tokenizer::parse(std::string_view json, const std::string& origin) {
 
 std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_special) const {
   if (const auto at = unicode::find_invalid(text); at != unicode::npos) {
-    throw Error(Fault::invalid_argument, "the text is not UTF-8: byte " + std::to_string(at) + " begins no valid character");
+    throw Error(Fault::invalid_argument,
+                "the text is not UTF-8: byte " + std::to_string(at) + " begins no valid character");
   }
   const auto& parts = *parts_;
   std::vector<std::int32_t> ids;

@@ -35,10 +35,14 @@ std::size_t broken_length(std::string_view bytes) {
   const unsigned lead = at(0);
   unsigned low = 0x80, high = 0xbf;
   std::size_t length = 0;
-  if (lead >= 0xc2 && lead <= 0xdf) length = 2;
-  else if (lead >= 0xe0 && lead <= 0xef) length = 3;
-  else if (lead >= 0xf0 && lead <= 0xf4) length = 4;
-  else return 1;
+  if (lead >= 0xc2 && lead <= 0xdf)
+    length = 2;
+  else if (lead >= 0xe0 && lead <= 0xef)
+    length = 3;
+  else if (lead >= 0xf0 && lead <= 0xf4)
+    length = 4;
+  else
+    return 1;
   if (lead == 0xe0) low = 0xa0;
   if (lead == 0xed) high = 0x9f;
   if (lead == 0xf0) low = 0x90;
@@ -99,8 +103,8 @@ std::string to_valid(std::string_view bytes) {
 }
 
 bool is_whitespace(CodePoint c) {
-  return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+  return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 bool is_control(CodePoint c) {
@@ -143,11 +147,13 @@ std::string normalize(std::string_view text, Form form) {
   options |= form == Form::nfc || form == Form::nfkc ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
   if (form == Form::nfkc || form == Form::nfkd) options |= UTF8PROC_COMPAT;
   utf8proc_uint8_t* raw = nullptr;
-  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                   static_cast<utf8proc_ssize_t>(text.size()), &raw, static_cast<utf8proc_option_t>(options));
+  const auto length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &raw, static_cast<utf8proc_option_t>(options));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(raw, &std::free);
   if (length == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
-  if (length < 0) throw Error(Fault::invalid_argument, std::string("cannot normalize text: ") + utf8proc_errmsg(length));
+  if (length < 0)
+    throw Error(Fault::invalid_argument, std::string("cannot normalize text: ") + utf8proc_errmsg(length));
   return {reinterpret_cast<const char*>(raw), static_cast<std::size_t>(length)};
 }
 
@@ -156,8 +162,10 @@ std::string to_lower(std::string_view text) {
   lower.reserve(text.size());
   for (std::size_t at = 0; at < text.size();) {
     const auto c = next(text, at);
-    if (c == 0x130) lower += "i\xcc\x87";  // the only character whose lower case is two
-    else append(lower, static_cast<CodePoint>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    if (c == 0x130)
+      lower += "i\xcc\x87";  // the only character whose lower case is two
+    else
+      append(lower, static_cast<CodePoint>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   }
   return lower;
 }

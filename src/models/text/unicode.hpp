@@ -24,13 +24,13 @@ void append(std::string& text, CodePoint c);
 // Any bytes as UTF-8: each longest piece that begins a character but does not complete it is one U+FFFD.
 std::string to_valid(std::string_view bytes);
 
-bool is_whitespace(CodePoint c);            // the property White_Space
-bool is_control(CodePoint c);               // categories Cc, Cf, Co: not the unassigned ones
-bool is_numeric(CodePoint c);               // N*
-bool is_punctuation(CodePoint c);           // P* and the ASCII symbols
-bool is_mark(CodePoint c);                  // M*
-bool is_nonspacing_mark(CodePoint c);       // Mn
-bool is_word(CodePoint c);                  // letters, marks, digits, connectors, joiners, letters in circles
+bool is_whitespace(CodePoint c);       // the property White_Space
+bool is_control(CodePoint c);          // categories Cc, Cf, Co: not the unassigned ones
+bool is_numeric(CodePoint c);          // N*
+bool is_punctuation(CodePoint c);      // P* and the ASCII symbols
+bool is_mark(CodePoint c);             // M*
+bool is_nonspacing_mark(CodePoint c);  // Mn
+bool is_word(CodePoint c);             // letters, marks, digits, connectors, joiners, letters in circles
 
 enum class Form { nfc, nfd, nfkc, nfkd };
 std::string normalize(std::string_view text, Form form);

@@ -40,7 +40,8 @@ Vocabulary::Vocabulary(std::span<const std::string_view> tokens, const std::stri
     }
     const auto [at, inserted] = ids_.try_emplace(std::string(token), static_cast<std::int32_t>(id));
     if (!inserted) {
-      bad_file(where + ": the token " + in_quotes(token) + " has the ids " + std::to_string(at->second) + " and " + std::to_string(id));
+      bad_file(where + ": the token " + in_quotes(token) + " has the ids " + std::to_string(at->second) + " and " +
+               std::to_string(id));
     }
     tokens_[id] = token;
     known_[id] = true;
@@ -52,7 +53,8 @@ void Vocabulary::add(const std::string& token, std::int32_t id, const std::strin
   const auto [at, inserted] = ids_.try_emplace(token, id);
   if (!inserted) {
     if (at->second == id) return;
-    bad_file(where + ": the token " + in_quotes(token) + " has the ids " + std::to_string(at->second) + " and " + std::to_string(id));
+    bad_file(where + ": the token " + in_quotes(token) + " has the ids " + std::to_string(at->second) + " and " +
+             std::to_string(id));
   }
   if (id < 0 || id > highest_id(ids_.size())) {
     bad_file(where + ": the token " + in_quotes(token) + " has the id " + std::to_string(id) + ", far beyond the " +
@@ -64,7 +66,8 @@ void Vocabulary::add(const std::string& token, std::int32_t id, const std::strin
     known_.resize(index + 1);
   }
   if (known_[index]) {
-    bad_file(where + ": the id " + std::to_string(id) + " belongs to both " + in_quotes(tokens_[index]) + " and " + in_quotes(token));
+    bad_file(where + ": the id " + std::to_string(id) + " belongs to both " + in_quotes(tokens_[index]) + " and " +
+             in_quotes(token));
   }
   known_[index] = true;
   tokens_[index] = token;

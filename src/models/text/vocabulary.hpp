@@ -26,8 +26,8 @@ class Vocabulary {
   // {"token": id, ...}. Error{bad_file} for ids that are not, appear twice, or leave a file of this size far behind.
   Vocabulary(const Fields& owner, const char* key);
 
-  // Tokens in the order of their ids. An empty one is none: its id belongs to no token. Error{bad_file} for tokens that are
-  // not UTF-8, or appear twice.
+  // Tokens in the order of their ids. An empty one is none: its id belongs to no token. Error{bad_file} for tokens that
+  // are not UTF-8, or appear twice.
   Vocabulary(std::span<const std::string_view> tokens, const std::string& where);
 
   // Also accepts a pair that is already there. Error{bad_file} when token or id belongs to another.
@@ -40,7 +40,7 @@ class Vocabulary {
     return id >= 0 && static_cast<std::size_t>(id) < tokens_.size() && known_[static_cast<std::size_t>(id)];
   }
   std::int32_t size() const { return static_cast<std::int32_t>(tokens_.size()); }  // highest id plus one
-  std::size_t longest() const { return longest_; }                                // bytes
+  std::size_t longest() const { return longest_; }                                 // bytes
 
  private:
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> ids_;

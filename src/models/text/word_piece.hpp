@@ -11,7 +11,8 @@
 
 namespace troika::models {
 
-// BERT's model: from left to right, the longest token of the vocabulary; a word that cannot be covered is unknown as a whole.
+// BERT's model: from left to right, the longest token of the vocabulary; a word that cannot be covered is unknown as a
+// whole.
 class WordPiece {
  public:
   explicit WordPiece(const Fields& model);

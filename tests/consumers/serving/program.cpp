@@ -5,7 +5,9 @@
 #include <troika/serving/http_server.hpp>
 
 int main() {
-  troika::serving::HttpServer server({}, [](troika::serving::HttpRequest, auto reply) { reply->answer({200, {}, "hello"}); });
+  troika::serving::HttpServer server({}, [](troika::serving::HttpRequest, auto reply) {
+    reply->answer({200, {}, "hello"});
+  });
   std::printf("listening on %s, port %d\n", server.address().c_str(), server.port());
   return server.port() == 0;
 }

@@ -218,9 +218,9 @@ inline void attention(HostStream& stream, View<const float> q, KvView keys, KvVi
   const std::int64_t heads = q.shape()[1], kv_heads = keys.shape[1];
   kernels::at_level<kernels::AttentionBlock>(level, [&]<CpuLevel L>(kernels::AttentionBlock<L>) {
     using Block = kernels::AttentionBlock<L>;
-    const typename Block::Problem problem{q.data(),     keys,          values, y.data(), q.shape()[0], heads,
-                                          q.shape()[2], keys.shape[0], mask,   scale,    cap,
-                                          device.options().invariant};
+    const typename Block::Problem problem{q.data(),     keys,  values,       y.data(),
+                                          q.shape()[0], heads, q.shape()[2], keys.shape[0],
+                                          mask,         scale, cap,          device.options().invariant};
     // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
     const std::int64_t each = (Block::scratch(problem.d) + 15) / 16 * 16;
     const bool alone = q.count() * keys.shape[0] < 1 << 17;

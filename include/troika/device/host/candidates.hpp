@@ -17,8 +17,8 @@
 
 namespace troika {
 
-// Writes the out.size() best of `logits`, best first, and returns how many there are (fewer where the shard is smaller).
-// The logit at i belongs to token first_id + i. A NaN is an error: there is no best of it.
+// Writes the out.size() best of `logits`, best first, and returns how many there are (fewer where the shard is
+// smaller). The logit at i belongs to token first_id + i. A NaN is an error: there is no best of it.
 inline std::size_t top_candidates(HostStream&, std::span<const float> logits, std::int64_t first_id,
                                   std::span<Candidate> out, CpuLevel level = cpu_level()) {
   const auto size = static_cast<std::int64_t>(logits.size());
@@ -53,8 +53,11 @@ inline LogitStatistics logit_statistics(HostStream&, std::span<const float> logi
   kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
     expects(!R::has_nan(logits.data(), size), "a logit is NaN");
     result.max = R::max_of(logits.data(), size);
-    if (std::isfinite(result.max)) result.sum = R::exp_of(logits.data(), result.max, nullptr, size);
-    else for (const float logit : logits) result.sum += result.max > 0 && logit == result.max;  // all else is nothing beside
+    if (std::isfinite(result.max))
+      result.sum = R::exp_of(logits.data(), result.max, nullptr, size);
+    else
+      for (const float logit : logits)
+        result.sum += result.max > 0 && logit == result.max;  // all else is nothing beside
   });
   return result;
 }

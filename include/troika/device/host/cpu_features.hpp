@@ -23,8 +23,8 @@ constexpr std::string_view to_string(CpuLevel level) {
   return "unknown";
 }
 
-// The highest level that this processor and its system support; asked once. Kernels take a level as their last argument,
-// so that a test can ask for a lower one.
+// The highest level that this processor and its system support; asked once. Kernels take a level as their last
+// argument, so that a test can ask for a lower one.
 inline CpuLevel cpu_level() {
   static const CpuLevel level = [] {
 #if defined(__x86_64__)
@@ -90,7 +90,7 @@ inline bool cpu_has_amx() {
 
 // How activations meet a weight that is not f32.
 enum class Precision {
-  fast,   // rounded to what the processor multiplies with such weights, where it is faster: bf16, or 8 bits in groups of 32
+  fast,  // rounded to what the processor multiplies with such weights, where it is faster: bf16, or 8 bits in groups of 32
   exact,  // as they are, in f32
 };
 

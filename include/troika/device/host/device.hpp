@@ -18,11 +18,11 @@ namespace troika {
 class HostStream;
 
 struct HostOptions {
-  std::vector<int> cores{};          // this device's cores; empty: wherever the system puts its one thread
+  std::vector<int> cores{};             // this device's cores; empty: wherever the system puts its one thread
   std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
   Precision precision = Precision::fast;
-  // The same bits on 1, 2, 4 and 8 devices and however many cores each has, and for each row of activations whatever the
-  // other rows are. Prompts of models in f32 or f16 are slower, others by little.
+  // The same bits on 1, 2, 4 and 8 devices and however many cores each has, and for each row of activations whatever
+  // the other rows are. Prompts of models in f32 or f16 are slower, others by little.
   bool invariant = false;
   bool matrix_unit = true;  // whether products may run in AMX, where the processor has it; in bf16 this changes bits
 };
@@ -34,8 +34,11 @@ class HostDevice {
   using Stream = HostStream;
 
   explicit HostDevice(int index = 0, HostOptions options = {})
-      : index_(index), name_("host:" + std::to_string(index)), options_(std::move(options)),
-        pool_(std::make_shared<HostPool>(options_.memory_limit, detail::nodes_of(options_.cores))), team_(std::make_shared<Team>(options_.cores)) {}
+      : index_(index),
+        name_("host:" + std::to_string(index)),
+        options_(std::move(options)),
+        pool_(std::make_shared<HostPool>(options_.memory_limit, detail::nodes_of(options_.cores))),
+        team_(std::make_shared<Team>(options_.cores)) {}
 
   int index() const { return index_; }
   const std::string& name() const { return name_; }
@@ -72,6 +75,7 @@ class HostStream {
 static_assert(Device<HostDevice>);
 static_assert(Stream<HostStream>);
 
-template <class T> using HostTensor = Tensor<T, HostDevice>;
+template <class T>
+using HostTensor = Tensor<T, HostDevice>;
 
 }  // namespace troika

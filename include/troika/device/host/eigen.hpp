@@ -24,7 +24,8 @@ auto view_of(const Eigen::PlainObjectBase<Matrix>& matrix) {
 // A view of two dimensions, to compute with in Eigen; writes go through where T is not const.
 template <class T>
 auto as_eigen(View<T> view) {
-  expects(view.shape().dims() == 2, [&] { return "an Eigen matrix has 2 dimensions, unlike " + view.shape().to_string(); });
+  expects(view.shape().dims() == 2,
+          [&] { return "an Eigen matrix has 2 dimensions, unlike " + view.shape().to_string(); });
   using Matrix = RowMajorMatrix<std::remove_const_t<T>>;
   using Mapped = std::conditional_t<std::is_const_v<T>, const Matrix, Matrix>;
   return Eigen::Map<Mapped>(view.data(), view.shape()[0], view.shape()[1]);

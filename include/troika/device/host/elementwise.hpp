@@ -90,11 +90,13 @@ inline void activate_multiply(HostStream& stream, Activation activation, View<co
 inline void apply_soft_cap(HostStream& stream, float cap, View<const float> x, View<float> y,
                            CpuLevel level = cpu_level()) {
   kernels::same_shape("soft_cap", x.shape(), y.shape());
-  expects(cap > 0 && std::isfinite(cap), [&] { return "a soft cap is finite and above 0, not " + std::to_string(cap); });
+  expects(cap > 0 && std::isfinite(cap),
+          [&] { return "a soft cap is finite and above 0, not " + std::to_string(cap); });
   kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
-    parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
-      E::soft_cap(x.data() + begin, cap, y.data() + begin, end - begin);
-    });
+    parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   E::soft_cap(x.data() + begin, cap, y.data() + begin, end - begin);
+                 });
   });
 }
 
@@ -103,9 +105,10 @@ inline void multiply(HostStream& stream, float factor, View<const float> x, View
                      CpuLevel level = cpu_level()) {
   kernels::same_shape("multiply", x.shape(), y.shape());
   kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
-    parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain, [&](std::int64_t begin, std::int64_t end) {
-      R::multiply(x.data() + begin, factor, y.data() + begin, end - begin);
-    });
+    parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   R::multiply(x.data() + begin, factor, y.data() + begin, end - begin);
+                 });
   });
 }
 
@@ -113,10 +116,12 @@ inline void add(HostStream& stream, View<const float> a, View<const float> b, Vi
                 CpuLevel level = cpu_level()) {
   kernels::same_shape("add", a.shape(), y.shape());
   kernels::same_shape("add", b.shape(), y.shape());
-  kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) { kernels::map<typename E::Add, E>(stream, a, b, y); });
+  kernels::at_level<kernels::Elementwise>(level,
+                                          [&]<class E>(E) { kernels::map<typename E::Add, E>(stream, a, b, y); });
 }
 
-// y = the sum of all x[i], x (terms, shape of y...), as the binary tree by which reductions add (communication/reduce.hpp).
+// y = the sum of all x[i], x (terms, shape of y...), as the binary tree by which reductions add
+// (communication/reduce.hpp).
 inline void add_products(HostStream& stream, View<const float> x, View<float> y, CpuLevel level = cpu_level()) {
   const std::int64_t terms = x.shape()[0], count = y.count();
   expects(terms >= 1 && x.count() == terms * count, [&] {
@@ -124,12 +129,13 @@ inline void add_products(HostStream& stream, View<const float> x, View<float> y,
            x.shape().to_string();
   });
   kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
-    parallel_for(stream.device().team(), count, kernels::elementwise_grain / 8, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; i += kernels::most_terms_at_once) {
-        const std::int64_t some = std::min(kernels::most_terms_at_once, end - i);
-        kernels::add_tree<E>(x.data() + i, count, terms, some, y.data() + i);
-      }
-    });
+    parallel_for(stream.device().team(), count, kernels::elementwise_grain / 8,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t i = begin; i < end; i += kernels::most_terms_at_once) {
+                     const std::int64_t some = std::min(kernels::most_terms_at_once, end - i);
+                     kernels::add_tree<E>(x.data() + i, count, terms, some, y.data() + i);
+                   }
+                 });
   });
 }
 

@@ -17,8 +17,8 @@
 
 namespace troika::detail {
 
-// A number to sleep on. std::atomic::wait does the same, but it has no timeout, and libstdc++ has it yield several times
-// before it sleeps: on a busy machine each of them gives away a time slice.
+// A number to sleep on. std::atomic::wait does the same, but it has no timeout, and libstdc++ has it yield several
+// times before it sleeps: on a busy machine each of them gives away a time slice.
 class Futex {
  public:
   explicit Futex(std::uint32_t value = 0) : value_(value) {}
@@ -26,8 +26,8 @@ class Futex {
   std::atomic<std::uint32_t>& value() { return value_; }
   const std::atomic<std::uint32_t>& value() const { return value_; }
 
-  // Until somebody wakes this thread or the time is over; not at all if the value is not `old`. Returns without a reason
-  // sometimes.
+  // Until somebody wakes this thread or the time is over; not at all if the value is not `old`. Returns without a
+  // reason sometimes.
   void sleep(std::uint32_t old) noexcept {
 #if defined(__linux__)
     syscall(SYS_futex, &value_, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);

@@ -19,6 +19,6 @@
 #include <troika/device/host/norm.hpp>
 #include <troika/device/host/rotary.hpp>
 #include <troika/device/host/slices.hpp>
-#include <troika/device/host/team.hpp>
 #include <troika/device/host/system_memory.hpp>
+#include <troika/device/host/team.hpp>
 #include <troika/device/host/topology.hpp>

@@ -17,9 +17,9 @@
 #include <troika/core/error.hpp>
 #include <troika/core/weight_type.hpp>
 #include <troika/device/host/cpu_features.hpp>
-#include <troika/device/host/panel_fields.hpp>
 #include <troika/device/host/kernels/amx.hpp>
 #include <troika/device/host/kernels/levels.hpp>
+#include <troika/device/host/panel_fields.hpp>
 
 #define TROIKA_LEVEL plain
 #define TROIKA_WIDTH 4
@@ -34,9 +34,9 @@
 #define TROIKA_LEVEL avx2
 #define TROIKA_WIDTH 8
 #define TROIKA_TARGET __attribute__((target("avx2,fma,f16c")))
+#include <troika/device/host/kernels/bytes.hpp>
 #include <troika/device/host/kernels/every.hpp>
 #include <troika/device/host/kernels/groups.hpp>
-#include <troika/device/host/kernels/bytes.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
@@ -51,17 +51,17 @@
 
 #define TROIKA_LEVEL avx512
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
-#include <troika/device/host/kernels/pairs.hpp>
 #include <troika/device/host/kernels/pair_panels.hpp>
+#include <troika/device/host/kernels/pairs.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_TARGET
 
 #define TROIKA_LEVEL avx512
 #define TROIKA_WIDTH 16
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
-#include <troika/device/host/kernels/panels.hpp>
-#include <troika/device/host/kernels/panel_dots.hpp>
 #include <troika/device/host/kernels/amx_panels.hpp>
+#include <troika/device/host/kernels/panel_dots.hpp>
+#include <troika/device/host/kernels/panels.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET

@@ -18,7 +18,8 @@ namespace troika {
 
 namespace kernels {
 
-// `count` rows of one head, of one page, `step` elements apart, become floats in rows of `wide`, with zeros after the d elements.
+// `count` rows of one head, of one page, `step` elements apart, become floats in rows of `wide`, with zeros after the d
+// elements.
 template <CpuLevel L>
 void widen_rows(const KvView& from, std::int64_t token, std::int64_t head, std::int64_t count, float* to,
                 std::int64_t wide) {

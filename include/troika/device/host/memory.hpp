@@ -19,19 +19,24 @@
 namespace troika {
 
 // Memory of one host device, kept for the next tensor of about the same size, so that a steady state allocates nothing.
-// Blocks come in powers of two and halves between them; at most 1/3 of a block is slack. Thread-safe: a buffer may die on
-// another thread than the one that made it; the flag is uncontended otherwise.
+// Blocks come in powers of two and halves between them; at most 1/3 of a block is slack. Thread-safe: a buffer may die
+// on another thread than the one that made it; the flag is uncontended otherwise.
 class HostPool : public std::enable_shared_from_this<HostPool> {
  public:
-  static constexpr std::size_t alignment = 64;  // a cache line, and one AVX-512 register
+  static constexpr std::size_t alignment = 64;                        // a cache line, and one AVX-512 register
   static constexpr std::size_t largest_kept = std::size_t{64} << 20;  // weights and the like go back to the system
 
   class Buffer {
    public:
     Buffer() = default;
     Buffer(Buffer&& other) noexcept { swap(other); }
-    Buffer& operator=(Buffer&& other) noexcept { Buffer(std::move(other)).swap(*this); return *this; }
-    ~Buffer() { if (data_) pool_->give_back(data_, bytes_); }
+    Buffer& operator=(Buffer&& other) noexcept {
+      Buffer(std::move(other)).swap(*this);
+      return *this;
+    }
+    ~Buffer() {
+      if (data_) pool_->give_back(data_, bytes_);
+    }
 
     std::byte* data() { return data_; }
     const std::byte* data() const { return data_; }
@@ -51,11 +56,13 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
   };
 
   // Large blocks lie on these NUMA nodes, in ascending order; without any, where they are written first.
-  explicit HostPool(std::size_t limit = SIZE_MAX, std::vector<int> nodes = {}) : limit_(limit), nodes_(std::move(nodes)) {
+  explicit HostPool(std::size_t limit = SIZE_MAX, std::vector<int> nodes = {})
+      : limit_(limit), nodes_(std::move(nodes)) {
     for (auto& free : free_) free.reserve(64);  // giving back must not allocate
   }
   ~HostPool() {
-    for (std::size_t i = 0; i < free_.size(); ++i) for (auto* block : free_[i]) to_system(block, size_of_slot(i));
+    for (std::size_t i = 0; i < free_.size(); ++i)
+      for (auto* block : free_[i]) to_system(block, size_of_slot(i));
   }
 
   Buffer allocate(std::size_t wanted) {
@@ -88,7 +95,10 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
 
  private:
   struct Lock {
-    explicit Lock(std::atomic_flag& busy) : flag(busy) { while (flag.test_and_set(std::memory_order_acquire)) {} }
+    explicit Lock(std::atomic_flag& busy) : flag(busy) {
+      while (flag.test_and_set(std::memory_order_acquire)) {
+      }
+    }
     ~Lock() { flag.clear(std::memory_order_release); }
     std::atomic_flag& flag;
   };
@@ -96,11 +106,11 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
   Buffer take(std::size_t wanted, std::size_t bytes) {
     const std::size_t before = reserved_.fetch_add(bytes, std::memory_order_relaxed);
     std::byte* data = nullptr;
-    if (bytes > limit_ || before > limit_ - bytes ||
-        !(data = from_system(bytes))) {
+    if (bytes > limit_ || before > limit_ - bytes || !(data = from_system(bytes))) {
       reserved_.fetch_sub(bytes, std::memory_order_relaxed);
-      throw Error(Fault::out_of_memory, "no " + std::to_string(wanted) + " bytes left on this host device, which holds " +
-                                            std::to_string(before) + " bytes");
+      throw Error(Fault::out_of_memory, "no " + std::to_string(wanted) +
+                                            " bytes left on this host device, which holds " + std::to_string(before) +
+                                            " bytes");
     }
     return {shared_from_this(), data, bytes};
   }
@@ -117,7 +127,8 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
       return nullptr;
     }
     large_.back() = {data, bytes};
-    if (const int error = detail::bind_to_nodes(data, bytes, nodes_)) bind_error_.store(error, std::memory_order_relaxed);
+    if (const int error = detail::bind_to_nodes(data, bytes, nodes_))
+      bind_error_.store(error, std::memory_order_relaxed);
     return data;
   }
   void to_system(std::byte* data, std::size_t bytes) noexcept {

@@ -7,11 +7,11 @@
 
 namespace troika {
 
-// A panel is 16 rows of a weight that is quantised or bf16, or what is left at its end, in an order that vectors of 16 lanes read:
-// block by block along the rows, and of the blocks of these rows first the field that is not made of words, if there is
-// one, of each row, then word after word of 4 bytes, each of each row. Words come in the order in which they are
-// needed: then memory is read from front to back, and the processor fetches ahead by itself. A panel takes as many
-// bytes as its rows.
+// A panel is 16 rows of a weight that is quantised or bf16, or what is left at its end, in an order that vectors of 16
+// lanes read: block by block along the rows, and of the blocks of these rows first the field that is not made of words,
+// if there is one, of each row, then word after word of 4 bytes, each of each row. Words come in the order in which
+// they are needed: then memory is read from front to back, and the processor fetches ahead by itself. A panel takes as
+// many bytes as its rows.
 inline constexpr std::int64_t panel_rows = 16;
 
 namespace kernels {

@@ -14,15 +14,16 @@
 
 namespace troika {
 
-// Rotates the pairs (i, i + d/2) of the first d features of each head of x (tokens, heads, head_dim), in place, where d is
-// the table's; positions (tokens).
+// Rotates the pairs (i, i + d/2) of the first d features of each head of x (tokens, heads, head_dim), in place, where d
+// is the table's; positions (tokens).
 inline void rotary(HostStream& stream, View<float> x, std::span<const std::int32_t> positions, const RotaryTable& table,
                    CpuLevel level = cpu_level()) {
   expects(x.shape().dims() == 3 && x.shape()[0] == static_cast<std::int64_t>(positions.size()) &&
               (x.shape()[2] >= table.head_dim() || x.shape()[1] == 0),
           [&] {
-            return "rotary takes x (tokens, heads, " + std::to_string(table.head_dim()) + " or more) and a position per token, not " +
-                   x.shape().to_string() + " and " + std::to_string(positions.size()) + " positions";
+            return "rotary takes x (tokens, heads, " + std::to_string(table.head_dim()) +
+                   " or more) and a position per token, not " + x.shape().to_string() + " and " +
+                   std::to_string(positions.size()) + " positions";
           });
   for (const auto position : positions) {
     expects(position >= 0 && position < table.positions(), [&] {

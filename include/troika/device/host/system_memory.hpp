@@ -42,8 +42,8 @@ inline std::uint64_t memory_of_container(std::istream& max, std::istream& curren
 
 }  // namespace detail
 
-// Bytes of memory that this process could still take, as far as the system says; else the largest number. All devices of a
-// process share them.
+// Bytes of memory that this process could still take, as far as the system says; else the largest number. All devices
+// of a process share them.
 inline std::uint64_t memory_available(const HostDevice&) {
   const std::string group = "/sys/fs/cgroup/memory.";
   std::ifstream meminfo("/proc/meminfo"), max(group + "max"), current(group + "current"), stat(group + "stat");

@@ -60,7 +60,8 @@ class Team {
   int size() const { return size_; }
   const std::vector<int>& cores() const { return cores_; }
 
-  // Puts the calling thread on the first core of this team. False where there is nothing to pin to or the system refuses.
+  // Puts the calling thread on the first core of this team. False where there is nothing to pin to or the system
+  // refuses.
   bool pin_caller() { return !cores_.empty() && pin(0); }
 
   // The cores that the system refused to the threads that started so far, in the order of the members. Thread-safe.
@@ -97,7 +98,8 @@ class Team {
  private:
   static constexpr int spins = 2000;
 
-  // Returns when `busy` is false of the value. Either the one who changes it sees a sleeper, or the sleeper sees the change.
+  // Returns when `busy` is false of the value. Either the one who changes it sees a sleeper, or the sleeper sees the
+  // change.
   template <class Busy>
   std::uint32_t wait_while(detail::Futex& futex, Busy busy) {
     std::uint32_t now = futex.value().load(std::memory_order_acquire);
@@ -166,8 +168,8 @@ class Team {
   std::exception_ptr failure_;
 };
 
-// f(begin, end) over [0, count), in one piece per member and whole units of `grain`; fewer members where there are fewer
-// units, and the caller alone where there is one.
+// f(begin, end) over [0, count), in one piece per member and whole units of `grain`; fewer members where there are
+// fewer units, and the caller alone where there is one.
 template <class F>
 void parallel_for(Team& team, std::int64_t count, std::int64_t grain, F&& f) {
   if (count <= 0) return;

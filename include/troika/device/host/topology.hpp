@@ -18,15 +18,16 @@
 
 namespace troika {
 
-// The cores that the calling thread may run on: of each, its first hardware thread, in ascending order. Which of them are near
-// to each other and to which memory is what troika::topology knows.
+// The cores that the calling thread may run on: of each, its first hardware thread, in ascending order. Which of them
+// are near to each other and to which memory is what troika::topology knows.
 inline std::vector<int> available_cores() {
   std::vector<int> cores;
 #if defined(__linux__)
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    for (int core = 0; core < CPU_SETSIZE; ++core) if (CPU_ISSET(core, &set)) cores.push_back(core);
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+      if (CPU_ISSET(core, &set)) cores.push_back(core);
   }
 #endif
   if (cores.empty()) {

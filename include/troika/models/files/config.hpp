@@ -14,13 +14,25 @@
 namespace troika::models {
 
 // Spelled as the model_type of a config.json.
-enum class Architecture : std::uint8_t { llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3, gpt2, bert, nomic_bert };
+enum class Architecture : std::uint8_t {
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  qwen3_moe,
+  gemma2,
+  gemma3_text,
+  phi3,
+  gpt2,
+  bert,
+  nomic_bert
+};
 using troika::Activation, troika::to_string;
 enum class NormKind : std::uint8_t { rms, layer };
 enum class Pooling : std::uint8_t { mean, cls };
 
-inline constexpr std::string_view architecture_names[] = {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text",
-                                                          "phi3", "gpt2", "bert", "nomic_bert"};
+inline constexpr std::string_view architecture_names[] = {
+    "llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "phi3", "gpt2", "bert", "nomic_bert"};
 constexpr std::string_view to_string(Architecture architecture) {
   return architecture_names[static_cast<std::size_t>(architecture)];
 }
@@ -46,8 +58,8 @@ struct ExpertsConfig {
   bool normalized = false;  // the weights of a token's experts are made to add up to 1
 };
 
-// What a Hugging Face folder or a GGUF file says about its model, checked: sizes are positive and bounded, heads divide as they must.
-// Where a file leaves a value out, it is the one that transformers takes for that model type.
+// What a Hugging Face folder or a GGUF file says about its model, checked: sizes are positive and bounded, heads divide
+// as they must. Where a file leaves a value out, it is the one that transformers takes for that model type.
 struct ModelConfig {
   Architecture architecture = Architecture::llama;
 
@@ -69,23 +81,24 @@ struct ModelConfig {
   bool learned_positions = false;  // a table is added to the embedding, and nothing is rotated
   std::int64_t rotary_dim = 0;     // the first so many features of each head are rotated
   double rope_theta = 10000;
-  double rope_factor = 1;          // positions are divided by it ("linear")
+  double rope_factor = 1;                  // positions are divided by it ("linear")
   std::optional<double> local_rope_theta;  // of the layers that slide, which have no factor then (Gemma 3)
   std::optional<Llama3RopeScaling> rope_scaling;
   std::optional<LongRopeScaling> long_rope;
-  std::vector<float> rope_divisors;  // (rotary_dim / 2), of the rotary frequencies; empty: all 1. GGUF files have these instead
+  std::vector<float>
+      rope_divisors;  // (rotary_dim / 2), of the rotary frequencies; empty: all 1. GGUF files have these instead
 
   // Decoders
   float embedding_scale = 1;
-  float attention_scale = 0;   // of the scores; 1 / sqrt(head_dim) in most models
-  float attention_cap = 0;     // scores become cap * tanh(score / cap); 0: no cap
-  float logit_cap = 0;         // likewise
-  bool post_norms = false;     // norms after attention and MLP too, before they are added
+  float attention_scale = 0;  // of the scores; 1 / sqrt(head_dim) in most models
+  float attention_cap = 0;    // scores become cap * tanh(score / cap); 0: no cap
+  float logit_cap = 0;        // likewise
+  bool post_norms = false;    // norms after attention and MLP too, before they are added
   std::optional<ExpertsConfig> experts;
   bool qkv_bias = false;     // q_proj, k_proj, v_proj carry a bias
   bool output_bias = false;  // o_proj does
   bool mlp_bias = false;
-  bool qk_norm = false;      // RMSNorm over each head of q and k, before rotation
+  bool qk_norm = false;  // RMSNorm over each head of q and k, before rotation
   bool tie_word_embeddings = false;
 
   // Encoders
@@ -108,8 +121,9 @@ struct ModelConfig {
 
   bool is_decoder() const { return architecture != Architecture::bert && architecture != Architecture::nomic_bert; }
 
-  // Of a folder: config.json and, where present, generation_config.json, modules.json and the pooling config. Of a GGUF file:
-  // its metadata. Error{bad_file} or Error{unsupported} names the file, the field, its value and what would be valid.
+  // Of a folder: config.json and, where present, generation_config.json, modules.json and the pooling config. Of a GGUF
+  // file: its metadata. Error{bad_file} or Error{unsupported} names the file, the field, its value and what would be
+  // valid.
   static ModelConfig load(const std::filesystem::path& path);
   // The text of a config.json alone; `origin` stands for the file in messages.
   static ModelConfig parse(std::string_view json, const std::string& origin = "config.json");

@@ -27,8 +27,8 @@ class MappedFile {
   // Error{bad_file} with both sizes where the file has become shorter than it was.
   void check_size() const;
 
-  // Gives the pages of `part` (a piece of bytes()), and those that the operating system mapped around it, back to it. They
-  // stay readable, from the file again, for whoever still reads them; only resident memory falls.
+  // Gives the pages of `part` (a piece of bytes()), and those that the operating system mapped around it, back to it.
+  // They stay readable, from the file again, for whoever still reads them; only resident memory falls.
   void release(std::span<const std::byte> part) const noexcept;
 
  private:

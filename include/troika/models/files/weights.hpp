@@ -26,8 +26,9 @@ struct StoredTensor;  // src/models/files/tensor_slices.hpp
 // All weights of a model under the names of Hugging Face, from a folder (`model.safetensors`, or the files that
 // `model.safetensors.index.json` names) or from a GGUF file and the parts beside it. Rows that GGUF files keep in
 // another order (q and k of Llama models) come back in that of Hugging Face. Decoders have the names of Llama, encoders
-// those of BERT: matrices that a file has in one tensor (qkv, gate and up, all experts of a layer) are found one by one,
-// and those of GPT-2 as (out, in). Every rank may hold a reference to the same one and read its own part of each tensor.
+// those of BERT: matrices that a file has in one tensor (qkv, gate and up, all experts of a layer) are found one by
+// one, and those of GPT-2 as (out, in). Every rank may hold a reference to the same one and read its own part of each
+// tensor.
 class Weights {
  public:
   static Weights open(const std::filesystem::path& path);

@@ -38,8 +38,8 @@ constexpr std::string_view to_string(ChatFamily family) {
 }
 
 // How a model wants a conversation written down. Models say it by a program, a Jinja template; troika does not run it,
-// but recognises the families that it knows and the points in which their members differ. Tools are rendered for those that
-// write them as Hermes, Qwen2.5 and Qwen3 do, in <tools>, <tool_call> and <tool_response>.
+// but recognises the families that it knows and the points in which their members differ. Tools are rendered for those
+// that write them as Hermes, Qwen2.5 and Qwen3 do, in <tools>, <tool_call> and <tool_response>.
 //
 // Encode what is rendered without add_special: it has its own BOS. Content that spells a special token becomes that
 // token.
@@ -69,7 +69,8 @@ class ChatTemplate {
   std::string mistral(std::span<const ChatMessage> messages) const;
   std::string gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
   std::string phi3(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
-  // mistral and gemma: the system message, which is taken off, as it stands before the user's; empty when there is none.
+  // mistral and gemma: the system message, which is taken off, as it stands before the user's; empty when there is
+  // none.
   std::string take_system(std::span<const ChatMessage>& messages) const;
   void recognise_phi3(std::string_view text, const std::string& origin);
   void recognise_mistral(std::string_view text, const std::string& origin);
@@ -87,7 +88,7 @@ class ChatTemplate {
     none,
     first,
     last
-  } system_ = System::none;  // mistral and gemma: the user's message that it joins
+  } system_ = System::none;         // mistral and gemma: the user's message that it joins
   std::string line_end_;            // phi3: after roles and contents, "\n" or nothing
   bool question_opens_ = false;     // phi3: a question ends with the beginning of the answer
   bool skip_empty_system_ = false;  // phi3

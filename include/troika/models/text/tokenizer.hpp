@@ -16,8 +16,9 @@ class GgufMetadata;
 struct TokenizerParts;
 
 // Text to token ids and back, as the `tokenizer.json` of a Hugging Face folder or the metadata of a GGUF file say:
-// byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, Tekken), SentencePiece-style BPE with byte fallback (Llama 2, Mistral) and
-// WordPiece (BERT). Padding and truncation sections are not applied: how long a text may be is the model's business.
+// byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, Tekken), SentencePiece-style BPE with byte fallback (Llama 2, Mistral)
+// and WordPiece (BERT). Padding and truncation sections are not applied: how long a text may be is the model's
+// business.
 //
 // Moves only. Const members may be called from any number of threads at once.
 class Tokenizer {
@@ -33,8 +34,8 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // `add_special` adds what the file puts around a text (BOS; [CLS] and [SEP]). Special tokens that are spelled out in the
-  // text become their ids in either case. Text that is not UTF-8 is Error{invalid_argument} naming the byte.
+  // `add_special` adds what the file puts around a text (BOS; [CLS] and [SEP]). Special tokens that are spelled out in
+  // the text become their ids in either case. Text that is not UTF-8 is Error{invalid_argument} naming the byte.
   std::vector<std::int32_t> encode(std::string_view text, bool add_special = true) const;
 
   // The text is always UTF-8: bytes that form no character become U+FFFD. An id that is not in the vocabulary is

@@ -4,8 +4,8 @@
 #include <troika/device/host/kernels.hpp>
 #else
 
-// Products of quantised rows with activations in 8 bits, with AVX2. The sums of a group of 32 are exact, and become floats
-// when they are scaled. (AVX-512 VNNI has panels.)
+// Products of quantised rows with activations in 8 bits, with AVX2. The sums of a group of 32 are exact, and become
+// floats when they are scaled. (AVX-512 VNNI has panels.)
 namespace troika::kernels {
 
 template <WeightType type>

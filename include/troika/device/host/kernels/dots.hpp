@@ -8,8 +8,8 @@ namespace troika::kernels {
 
 template <>
 struct Dots<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
-  // Rows of x (k), one vector of each in turn, zeros at the end and for rows up to `padded`: then they are one stream for
-  // the core to fetch, where rows a power of two apart would push each other out of the first-level cache.
+  // Rows of x (k), one vector of each in turn, zeros at the end and for rows up to `padded`: then they are one stream
+  // for the core to fetch, where rows a power of two apart would push each other out of the first-level cache.
   static constexpr std::int64_t interleaved(std::int64_t padded, std::int64_t k) {
     return padded * ((k + width - 1) / width * width);
   }

@@ -9,7 +9,8 @@ namespace troika::kernels {
 template <>
 struct Elementwise<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
   struct Gelu {
-    // x times the normal distribution up to x. For |x|, the rest of the distribution is exp(-x^2/2) times a polynomial in
+    // x times the normal distribution up to x. For |x|, the rest of the distribution is exp(-x^2/2) times a polynomial
+    // in
     // 1 / (1 + 0.35 |x|), fitted to 3e-8 relative on [0, 16]: small values keep their digits, too.
     TROIKA_INLINE F of(F x) {
       const F a = min(splat(16.0f), abs(x));

@@ -84,8 +84,8 @@ struct Tiles<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
     multiply_rows<Rows, RowStep, Step>(count, a, b, b_step, k, c, c_step, used, accumulate, start);
   }
 
-  // Widens `count` rows of k elements, and turns them, so that to[p * step + i] = from[i][p]. Writes whole vectors: up to
-  // `width` - count floats past the last element are overwritten.
+  // Widens `count` rows of k elements, and turns them, so that to[p * step + i] = from[i][p]. Writes whole vectors: up
+  // to `width` - count floats past the last element are overwritten.
   template <class T>
   TROIKA_TARGET static void turn(const T* from, std::int64_t from_step, std::int64_t count, std::int64_t k, float* to,
                                  std::int64_t step) {

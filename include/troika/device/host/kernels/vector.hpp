@@ -160,37 +160,17 @@ struct Vector<CpuLevel::TROIKA_LEVEL> {
     return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
   }
 #elif TROIKA_WIDTH == 8
-  TROIKA_INLINE F low(F a, F b) {
-    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13);
-  }
-  TROIKA_INLINE F high(F a, F b) {
-    return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-  }
-  TROIKA_INLINE F low_pairs(F a, F b) {
-    return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
-  }
-  TROIKA_INLINE F high_pairs(F a, F b) {
-    return __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-  TROIKA_INLINE F even_lanes(F a, F b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
-  }
-  TROIKA_INLINE F odd_lanes(F a, F b) {
-    return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-  }
+  TROIKA_INLINE F low(F a, F b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13); }
+  TROIKA_INLINE F high(F a, F b) { return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15); }
+  TROIKA_INLINE F low_pairs(F a, F b) { return __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13); }
+  TROIKA_INLINE F high_pairs(F a, F b) { return __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15); }
+  TROIKA_INLINE F even_lanes(F a, F b) { return __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11); }
+  TROIKA_INLINE F odd_lanes(F a, F b) { return __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15); }
 #else
-  TROIKA_INLINE F low(F a, F b) {
-    return __builtin_shufflevector(a, b, 0, 4, 1, 5);
-  }
-  TROIKA_INLINE F high(F a, F b) {
-    return __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  }
-  TROIKA_INLINE F low_pairs(F a, F b) {
-    return __builtin_shufflevector(a, b, 0, 1, 4, 5);
-  }
-  TROIKA_INLINE F high_pairs(F a, F b) {
-    return __builtin_shufflevector(a, b, 2, 3, 6, 7);
-  }
+  TROIKA_INLINE F low(F a, F b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+  TROIKA_INLINE F high(F a, F b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+  TROIKA_INLINE F low_pairs(F a, F b) { return __builtin_shufflevector(a, b, 0, 1, 4, 5); }
+  TROIKA_INLINE F high_pairs(F a, F b) { return __builtin_shufflevector(a, b, 2, 3, 6, 7); }
 #endif
   // Rows become columns: width vectors, in place. First 4 x 4 floats in each lane, then the lanes.
   TROIKA_INLINE void transpose(F (&rows)[width]) {
