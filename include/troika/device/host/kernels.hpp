@@ -21,6 +21,8 @@
 #include <troika/device/host/kernels/levels.hpp>
 #include <troika/device/host/panel_fields.hpp>
 
+// Where several follow each other, the later ones need the earlier ones.
+// clang-format off
 #define TROIKA_LEVEL plain
 #define TROIKA_WIDTH 4
 #define TROIKA_TARGET
@@ -34,9 +36,9 @@
 #define TROIKA_LEVEL avx2
 #define TROIKA_WIDTH 8
 #define TROIKA_TARGET __attribute__((target("avx2,fma,f16c")))
-#include <troika/device/host/kernels/bytes.hpp>
 #include <troika/device/host/kernels/every.hpp>
 #include <troika/device/host/kernels/groups.hpp>
+#include <troika/device/host/kernels/bytes.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
@@ -51,22 +53,23 @@
 
 #define TROIKA_LEVEL avx512
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
-#include <troika/device/host/kernels/pair_panels.hpp>
 #include <troika/device/host/kernels/pairs.hpp>
+#include <troika/device/host/kernels/pair_panels.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_TARGET
 
 #define TROIKA_LEVEL avx512
 #define TROIKA_WIDTH 16
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
-#include <troika/device/host/kernels/amx_panels.hpp>
-#include <troika/device/host/kernels/panel_dots.hpp>
 #include <troika/device/host/kernels/panels.hpp>
+#include <troika/device/host/kernels/panel_dots.hpp>
+#include <troika/device/host/kernels/amx_panels.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
 
 #endif
+// clang-format on
 
 #undef TROIKA_INLINE
 #undef TROIKA_UNROLL

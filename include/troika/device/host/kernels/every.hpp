@@ -5,8 +5,10 @@
 #else
 #include <troika/device/host/kernels/vector.hpp>
 
-#include <troika/device/host/kernels/dots.hpp>
+// What the others call comes first.
 #include <troika/device/host/kernels/elementwise.hpp>
 #include <troika/device/host/kernels/rows.hpp>
 #include <troika/device/host/kernels/tiles.hpp>
+
+#include <troika/device/host/kernels/dots.hpp>
 #endif
