@@ -132,7 +132,7 @@ int run(Arguments& arguments) {
   serving::ModelHost host(
       [&](const serving::StoredModel& model) { return monitor.watch(model.name, groups.load(model)); }, arguments.host);
   const auto max_wait = std::chrono::milliseconds(static_cast<std::int64_t>(arguments.max_wait * 1e3));
-  serving::Api api(store, host, {.queue_time = max_wait, .pages = monitor.pages(), .log = log});
+  serving::Api api(store, host, {.max_wait = max_wait, .pages = monitor.pages(), .log = log});
   arguments.access.open = serving::Monitor::open_pages();
   arguments.http.admit = [&](const serving::HttpRequest& request) {
     return serving::refuse_access(request, arguments.access);
@@ -204,7 +204,7 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--max-wait", arguments.max_wait,
-                 "seconds in which a request has to begin; who would wait longer gets 503 at once")
+                 "seconds to wait before a request begins; who is expected to wait longer gets 503 at once")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   app.add_option("--max-running", arguments.groups.engine.most_running,

@@ -121,7 +121,8 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
     if (!unloads) check_writes(model, text.chat ? "chat" : "generate");
     const auto keep_alive = text.keep_alive;
     const auto run = std::make_shared<TextRun>(*workers_, *pending_, std::move(text), std::move(format),
-                                               TextRun::To{reply, headers, request.peer, error}, options_.queue_time);
+                                               TextRun::To{reply, headers, request.peer, error}, options_.max_wait,
+                                               options_.queue_time);
     if (unloads) {
       host_.unload(model.name);
       return run->answer_without_text("unload");
@@ -138,7 +139,8 @@ void Api::route(const HttpRequest& request, const std::shared_ptr<HttpReply>& re
     check_embeds(store_, model);
     const auto keep_alive = texts.keep_alive;
     const auto run = std::make_shared<EmbedRun>(*workers_, *pending_, std::move(texts),
-                                                TextRun::To{reply, headers, request.peer, error}, options_.queue_time);
+                                                TextRun::To{reply, headers, request.peer, error},
+                                                std::min(options_.max_wait, options_.queue_time));
     run->watch_client();
     host_.acquire(model, keep_alive, [run](ModelHost::Lease lease, std::exception_ptr failure) {
       run->have_model(std::move(lease), failure);

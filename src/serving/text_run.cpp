@@ -97,7 +97,8 @@ void TextRun::begin() {
                             .sampling = request_.sampling,
                             .ends = request_.ignore_eos ? std::vector<std::int32_t>() : model_->ends,
                             .client = to_.client,
-                            .deadline = Clock::now() + queue_time_};
+                            .deadline = Clock::now() + queue_time_,
+                            .max_wait = max_wait_};
   if (request_.grammar) request.constraint = {*request_.grammar, model_->token_bytes};
   const auto self = shared_from_this();
   GenerationEvents events{[self](std::int32_t token) {

@@ -36,12 +36,13 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
     ErrorAnswer error = nullptr;
   };
   TextRun(Workers& workers, Pending& pending, TextRequest request, std::unique_ptr<TextFormat> format, To to,
-          std::chrono::milliseconds queue_time)
+          std::chrono::milliseconds max_wait, std::chrono::milliseconds queue_time)
       : pending_(pending),
         workers_(workers),
         request_(std::move(request)),
         format_(std::move(format)),
         to_(std::move(to)),
+        max_wait_(max_wait),
         queue_time_(queue_time) {}
 
   void watch_client();  // once, before all else
@@ -68,7 +69,7 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   const TextRequest request_;
   const std::unique_ptr<TextFormat> format_;
   To to_;
-  const std::chrono::milliseconds queue_time_;  // once the model is there
+  const std::chrono::milliseconds max_wait_, queue_time_;  // once the model is there
   const Clock::time_point asked_ = Clock::now();
   Clock::time_point loaded_ = asked_;
   ModelHost::Lease model_;

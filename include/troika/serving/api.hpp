@@ -23,8 +23,9 @@ class Api {
   // Calls `answer` once, now or later, on any thread.
   using Page = std::function<void(const HttpRequest&, std::function<void(HttpAnswer)> answer)>;
   struct Options {
-    std::chrono::milliseconds queue_time{
-        300'000};                         // 503 for what has not begun by then, counted from when its model is there
+    // Both count from when the model is there, and end with 503: who is expected to wait longer than max_wait is told so
+    // at once; who does not begin within queue_time, then.
+    std::chrono::milliseconds max_wait{300'000}, queue_time{300'000};
     int workers = 2;                      // threads that read requests and write answers
     std::map<std::string, Page> pages{};  // further paths for GET, such as /metrics
     Log log{};

@@ -34,6 +34,7 @@ struct GenerationRequest {
   std::optional<models::Constraint> constraint{};         // what the answer must be; it ends when it is complete
   std::string client{};                                   // clients that wait take turns, whoever sent more
   Clock::time_point deadline = Clock::time_point::max();  // given up where it has not begun by then
+  std::chrono::nanoseconds max_wait = std::chrono::nanoseconds::max();  // refused where it is expected to wait longer
 };
 
 enum class Finish : std::uint8_t {
@@ -134,7 +135,7 @@ class Engine {
   virtual ~Engine() = default;  // ends what runs as cancelled, and waits for it
 
   // Error{invalid_argument} for a prompt or options that cannot run here; Error{out_of_memory} when too many wait
-  // already, or when those will take so long that it would not begin by its deadline.
+  // already, or when those are expected to take longer than its max_wait.
   virtual std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) = 0;
 
   virtual std::int64_t context() const = 0;  // tokens that prompt and answer together may have

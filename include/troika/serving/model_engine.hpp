@@ -100,7 +100,7 @@ class ModelEngine final : public Engine {
       }
       const auto& client = sequence->request.client;
       const auto wait = planner_.backlog().expected_wait(client);
-      if (wait > sequence->request.deadline - Clock::now()) {
+      if (sequence->request.drawn.empty() && wait > sequence->request.max_wait) {
         throw Error(Fault::out_of_memory, "it would take about " + std::to_string(std::llround(wait.count() * 1e3)) +
                                               " ms to begin, which is too late; try again later");
       }
