@@ -9,6 +9,7 @@ promises about time are checked as well; they need a machine on which nothing el
 
 import argparse
 import asyncio
+import atexit
 import json
 import os
 import re
@@ -35,6 +36,7 @@ class Server:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen([os.path.join(arguments.bin, "troika-serve"), "--models", arguments.model, "--port", "0",
                                          "--devices", str(arguments.devices), *more], stdout=self.log, stderr=subprocess.STDOUT)
+        atexit.register(self.process.kill)  # should anything below fail
         self.port = None
         for _ in range(600):
             found = re.search(rb"listening on http://127.0.0.1:(\d+)", self.output())
