@@ -33,7 +33,6 @@ struct AmxProduct {
   using P = Panels<type>;
   using Dots = AmxDots<P::fine, P::minimum>;
   static constexpr std::int64_t most = amx_rows, chunk = PanelProduct<type>::chunk;
-  static constexpr std::int64_t elements = 1024 * 1024;  // of x, as bytes and scales, in the second-level cache
 
   static std::int64_t scratch(std::int64_t m, std::int64_t k) { return Dots::floats(in_tiles(m)) * (k / 32); }
   static std::int64_t depth(const PanelProblem& a, std::int64_t p) { return std::min(chunk, a.k - p); }
@@ -48,27 +47,16 @@ struct AmxProduct {
       }
     }
   }
-  // Sums lie together until the last of the chunks that follow each other: rows of y, a power of two apart, would push
-  // each other out of the caches.
   static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
-    alignas(64) std::byte records[chunk / 32 * P::record];
-    alignas(64) float sums[PanelProblem::most_rows * panel_rows];
     Unit unit(Dots::shapes());
-    const std::int64_t deep = std::max(chunk, elements / in_tiles(a.m) / chunk * chunk);
-    for (std::int64_t outer = 0; outer < a.k; outer += deep) {
-      const std::int64_t end = std::min(a.k, outer + deep);
-      for (std::int64_t panel = first; panel < last; ++panel) {
-        for (std::int64_t p = outer; p < end; p += chunk) {
-          unpack(a, panel, p, records);
-          for (std::int64_t i = 0; i < a.m; i += most) {
-            const PanelPlace y = a.place(i, panel, outer);
-            const PanelPlace kept{sums + i * panel_rows, panel_rows, y.columns, true, nullptr};
-            Dots::multiply(unit, rows_at(a, p, i), records, P::record, depth(a, p) / 32, std::min(most, a.m - i),
-                           p > outer ? kept : y, p + chunk < end ? kept : y);
-          }
-        }
+    a.for_all_chunks(first, last, chunk, [&](std::int64_t panel, std::int64_t p, const PanelProblem::Sums& sums) {
+      alignas(64) std::byte records[chunk / 32 * P::record];
+      unpack(a, panel, p, records);
+      for (std::int64_t i = 0; i < a.m; i += most) {
+        Dots::multiply(unit, rows_at(a, p, i), records, P::record, depth(a, p) / 32, std::min(most, a.m - i),
+                       sums.from(i), sums.to(i));
       }
-    }
+    });
   }
   static void unpack(const PanelProblem& a, std::int64_t panel, std::int64_t p, std::byte* records) {
     const std::int64_t rows = std::min(panel_rows, a.n - panel * panel_rows);

@@ -90,7 +90,7 @@ inline bool cpu_has_amx() {
 
 // How activations meet a weight that is not f32.
 enum class Precision {
-  fast,  // rounded to what the processor multiplies with such weights, where it is faster: bf16, or 8 bits in groups of 32
+  fast,  // rounded to what the processor multiplies faster with such weights: bf16, or 8 bits in groups of 32
   exact,  // as they are, in f32
 };
 

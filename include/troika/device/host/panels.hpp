@@ -92,6 +92,39 @@ struct PanelProblem {
     return {y + i * n + first, n, static_cast<std::uint16_t>((1u << rows) - 1u), p > 0, bias ? bias + first : nullptr};
   }
 
+  // Where the sums of a panel come from and go to, chunk after chunk. They lie together until the last of the chunks
+  // that follow each other: rows of y, a power of two apart, would push each other out of the caches.
+  struct Sums {
+    const PanelProblem& problem;
+    std::int64_t panel, begin;  // the first of these chunks
+    bool first, last;
+    float* kept;  // (most_rows, panel_rows)
+
+    PanelPlace from(std::int64_t i) const { return first ? problem.place(i, panel, begin) : between(i); }
+    PanelPlace to(std::int64_t i) const { return last ? problem.place(i, panel, begin) : between(i); }
+
+   private:
+    PanelPlace between(std::int64_t i) const {
+      return {kept + i * panel_rows, panel_rows, problem.place(i, panel, begin).columns, true, nullptr};
+    }
+  };
+  // f(panel, p, Sums) for panels [first, last) and all chunks, panel by panel as far along k as x, in bytes with
+  // scales, stays in the second-level cache, or nearly.
+  template <class F>
+  void for_all_chunks(std::int64_t first, std::int64_t last, std::int64_t chunk, F&& f) const {
+    constexpr std::int64_t elements = 1024 * 1024;
+    alignas(64) float kept[most_rows * panel_rows];
+    const std::int64_t deep = std::max(chunk, elements / m / chunk * chunk);
+    for (std::int64_t outer = 0; outer < k; outer += deep) {
+      const std::int64_t end = std::min(k, outer + deep);
+      for (std::int64_t panel = first; panel < last; ++panel) {
+        for (std::int64_t p = outer; p < end; p += chunk) {
+          f(panel, p, Sums{*this, panel, outer, p == outer, p + chunk >= end, kept});
+        }
+      }
+    }
+  }
+
   // f(panel, p) for panels [first, last), `together` of them at a time, and all chunks, in an order that keeps what is
   // read of x, so many elements, in the second-level cache.
   template <class F>
@@ -137,9 +170,12 @@ struct PanelProduct {
   }
 
   static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
-    a.for_all(first, last, 1, chunk, [&](std::int64_t panel, std::int64_t p) { multiply_chunk(a, panel, p); });
+    a.for_all_chunks(first, last, chunk, [&](std::int64_t panel, std::int64_t p, const PanelProblem::Sums& sums) {
+      multiply_chunk(a, panel, p, sums);
+    });
   }
-  static void multiply_chunk(const PanelProblem& a, std::int64_t panel, std::int64_t p) {
+  static void multiply_chunk(const PanelProblem& a, std::int64_t panel, std::int64_t p,
+                             const PanelProblem::Sums& sums) {
     alignas(64) std::byte records[chunk / 32 * P::record];
     const std::int64_t rows = std::min(panel_rows, a.n - panel * panel_rows), blocks = depth(a, p) / block;
     const std::byte* const w = a.panel(type, panel, p);
@@ -150,13 +186,13 @@ struct PanelProduct {
       unpack_panel<type, true>(w, rows, blocks, records);
     for (std::int64_t i = 0, size; i < a.m; i += size) {
       size = group(a.m - i);
-      const auto to = a.place(i, panel, p);
+      const auto from = sums.from(i), to = sums.to(i);
       const float* const x = rows_at(a, p, i);
       with_rows(size, [&]<int M>() {
         if (unpacked)
-          Dots::template multiply<M>(x, records, P::record, depth(a, p) / 32, to);
+          Dots::template multiply<M>(x, records, P::record, depth(a, p) / 32, from, to);
         else
-          Dots::template multiply_blocks<M, type>(x, w, blocks, to);
+          Dots::template multiply_blocks<M, type>(x, w, blocks, from, to);
       });
     }
   }

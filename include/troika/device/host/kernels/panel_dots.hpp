@@ -92,25 +92,26 @@ struct PanelDots {
     return _mm512_fnmadd_ps(_mm512_set1_ps(sum_of_x), minimum_of_w, sum);
   }
 
-  // M rows of x times a panel: with records, or with the blocks of 16 rows as they lie in memory.
+  // M rows of x times a panel, added to the sums that are so far: with records, or with the blocks of 16 rows as they
+  // lie in memory.
   template <int M>
   TROIKA_TARGET static void multiply(const float* x, const std::byte* records, std::size_t record_bytes,
-                                     std::int64_t groups, const PanelPlace& y) {
+                                     std::int64_t groups, const PanelPlace& from, const PanelPlace& to) {
     F sum[M];
     TROIKA_UNROLL
-    for (int i = 0; i < M; ++i) sum[i] = start(y, i);
+    for (int i = 0; i < M; ++i) sum[i] = start(from, i);
     for (std::int64_t g = 0; g < groups; ++g, x += floats(M), records += record_bytes) add<M>(x, records, sum);
     TROIKA_UNROLL
-    for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(y.data + i * y.step, y.columns, sum[i]);
+    for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(to.data + i * to.step, to.columns, sum[i]);
   }
   template <int M, WeightType type>
   TROIKA_TARGET static void multiply_blocks(const float* x, const std::byte* data, std::int64_t blocks,
-                                            const PanelPlace& y) {
+                                            const PanelPlace& from, const PanelPlace& to) {
     using P = Panels<type>;
     constexpr std::int64_t bytes = panel_rows * static_cast<std::int64_t>(layout_of(type).bytes);
     F sum[M];
     TROIKA_UNROLL
-    for (int i = 0; i < M; ++i) sum[i] = start(y, i);
+    for (int i = 0; i < M; ++i) sum[i] = start(from, i);
     for (std::int64_t b = 0; b < blocks; ++b, data += bytes) {
       const PanelBlock<type, true> block{data, panel_rows};
       const auto head = P::head(block);
@@ -128,7 +129,7 @@ struct PanelDots {
       }
     }
     TROIKA_UNROLL
-    for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(y.data + i * y.step, y.columns, sum[i]);
+    for (int i = 0; i < M; ++i) _mm512_mask_storeu_ps(to.data + i * to.step, to.columns, sum[i]);
   }
   TROIKA_INLINE F start(const PanelPlace& y, int row) {
     return y.accumulate ? _mm512_maskz_loadu_ps(y.columns, y.data + row * y.step)
