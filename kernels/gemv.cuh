@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// y = x W^T for few rows of x, with W as files have it: memory is what it costs, and a stored weight is read once for
+// y = x W^T + bias for few rows of x, with W as files have it: memory is what it costs, and a stored weight is read once for
 // all rows. A warp takes a row of W. Many rows of x are for matrix units instead.
 
 #include <cstdint>
@@ -16,6 +16,7 @@ struct GemvArguments {
   const float* x;               // (m, k)
   float* y;                     // (m, n)
   std::int64_t m, n, k;
+  const float* bias = nullptr;  // (n), or null
 };
 
 inline constexpr int gemv_warps = 4, gemv_threads = gemv_warps * 32;
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(gemv_threads) gemv_kernel(TROIKA_ARGUMENT Gemv
   TROIKA_UNROLL
   for (int m = 0; m < M; ++m) {
     const float sum = warp_sum(sums[m]);
-    if (lane == 0 && first + m < a.m) a.y[(first + m) * a.n + n] = sum;
+    if (lane == 0 && first + m < a.m) a.y[(first + m) * a.n + n] = a.bias ? sum + a.bias[n] : sum;
   }
 }
 

@@ -2,7 +2,8 @@
 #pragma once
 
 // The few words in which kernels differ between nvcc and a C++ compiler. nvcc makes GPU code of them; g++ and clang++
-// make fibres (tests/kernels/shim), so that tests run the same kernels, line by line, on a machine without a GPU.
+// make fibres (tests/kernels/shim), so that tests run the same kernels, line by line, on a machine without a GPU: alone,
+// or started by the host code of src/device/cuda (tests/cuda/runtime).
 
 #include <cstdint>
 
@@ -10,7 +11,9 @@
 
 #include <cuda_runtime.h>
 
-#include <stdexcept>
+#include <string>
+
+#include <troika/core/error.hpp>
 
 // Shared memory of a block: one struct a kernel.
 #define TROIKA_SHARED(Type, name) __shared__ Type name
@@ -28,7 +31,7 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, cudaStream_t stream, Arguments... arguments) {
   kernel<<<blocks, static_cast<unsigned>(threads), 0, stream>>>(arguments...);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
-    throw std::runtime_error(cudaGetErrorString(error));
+    throw Error(Fault::peer_failed, std::string("a kernel was not started: ") + cudaGetErrorString(error));
   }
 }
 

@@ -103,7 +103,7 @@ TEST_CASE("penalties lower what was seen, in the window, whoever holds it") {
           pipeline.replicate(troika::View<const float>(rows.data(), {2, static_cast<std::int64_t>(logits.size())}));
       std::ranges::copy(logits, both.local().span().begin() + static_cast<std::ptrdiff_t>(logits.size()));
       auto shard = pipeline.run(both, troika::to<troika::Shard<1>>);
-      sampler.penalise(shard, seen, 1);
+      sampler.penalise(shard, seen, pipeline.stream(), 1);
       const auto whole = pipeline.run(std::move(shard), troika::to<troika::Replicate>);
       return std::vector<float>(whole.values().begin(), whole.values().end());
     });

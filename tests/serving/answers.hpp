@@ -97,7 +97,7 @@ inline std::vector<Tokens> alone(const LoadedModel& model,
       Tokens text = request.prompt;
       auto logits = decoder.forward(pipeline, text, cache);
       while (static_cast<std::int64_t>(text.size() - request.prompt.size()) < request.max_tokens) {
-        sampler.penalise(logits, text);
+        sampler.penalise(logits, text, pipeline.stream());
         const auto token = sampler(logits, text.size() - request.prompt.size(), pipeline.stream());
         if (token == 2) break;
         text.push_back(token);

@@ -36,14 +36,15 @@ namespace troika {
 //   every rank of the group: Error::rank() is the World rank at fault, operation and sequence are those of the call
 //   that threw. After that the communication is dead: every call throws.
 // - Outputs hold nothing useful after an error; after a mismatch they are untouched.
+// - Buffers are in memory of the rank's device or of the host, both of a call in the same.
 // - `in` and `out` may overlap. They are read and written in place where they start at the same address, or where `in`
 // is
 //   this rank's own part of `out` or the other way round; otherwise `in` is copied first.
 // - Moves only; one thread at a time.
-template <Transport T>
+template <class T, Device D = HostDevice>
+requires Transport<T, D>
 class Communication {
  public:
-  template <Device D>
   Communication(Rank<D>& rank, T transport, CommunicationOptions options = {})
       : Communication(transport.connect(rank), checked(options), rank.track(Lane::communication)) {}
 
@@ -176,7 +177,7 @@ class Communication {
   }
 
  private:
-  using EndpointOfT = decltype(std::declval<T&>().connect(std::declval<Rank<HostDevice>&>()));
+  using EndpointOfT = decltype(std::declval<T&>().connect(std::declval<Rank<D>&>()));
 
   Communication(EndpointOfT endpoint, CommunicationOptions options, Trace::Track* track)
       : endpoint_(std::move(endpoint)), options_(options), track_(track), sent_(ranks()), received_(ranks()) {}
@@ -276,6 +277,8 @@ class Communication {
     const bool disjoint = in.empty() || out.empty() || !before(in.data(), out.data() + out.size()) ||
                           !before(out.data(), in.data() + in.size());
     if (in_place || disjoint) return data;
+    if constexpr (requires { endpoint_.copies_first(data); })
+      if (endpoint_.copies_first(data)) return data;
     copy_.assign(data, data + in.size_bytes());
     return copy_.data();
   }

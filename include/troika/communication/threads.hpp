@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include <troika/communication/rank.hpp>
+#include <troika/communication/staged.hpp>
 #include <troika/communication/threads_endpoint.hpp>
 #include <troika/communication/transport.hpp>
 
@@ -16,18 +18,22 @@ namespace troika {
 // Small messages are copied to a staging buffer of the sender and cost one barrier. Large ones are read in place: of an
 // all_reduce each rank reduces its part over the inputs of all and writes it to the outputs of all, between two
 // barriers. A rank that waits spins for some microseconds, if there is a core for every rank, and then sleeps. send()
-// is a rendezvous: it returns when the peer has taken the message.
+// is a rendezvous: it returns when the peer has taken the message. Memory of a GPU goes through memory of the host.
 struct Threads {
   ThreadsOptions options{};
 
   template <Device D>
-  ThreadsEndpoint connect(Rank<D>& rank) {
-    return ThreadsEndpoint::connect(rank.rank(), rank.shared_world(), options);
+  auto connect(Rank<D>& rank) {
+    auto endpoint = ThreadsEndpoint::connect(rank.rank(), rank.shared_world(), options);
+    if constexpr (HasOwnMemory<D>)
+      return StagedEndpoint<ThreadsEndpoint, D>(std::move(endpoint), rank.stream());
+    else
+      return endpoint;
   }
 };
 
 static_assert(Endpoint<ThreadsEndpoint>);
-static_assert(Transport<Threads>);
+static_assert(Transport<Threads, HostDevice>);
 static_assert(CountsWaits<ThreadsEndpoint>);
 static_assert(HasAllReduce<ThreadsEndpoint> && HasAllGather<ThreadsEndpoint> && HasReduceScatter<ThreadsEndpoint> &&
               HasBroadcast<ThreadsEndpoint> && HasAllToAll<ThreadsEndpoint>);

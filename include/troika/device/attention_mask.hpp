@@ -32,6 +32,11 @@ class AttentionMask {
     const std::int64_t end = std::min(limit_ + query + 1, kv_tokens);
     return {std::max<std::int64_t>(0, limit_ + query + 1 - window_), end};
   }
+  // In numbers: query i reads keys before first_end() + i where it is_causal(), and of these the last window(); else
+  // those before first_end().
+  bool is_causal() const { return causal_; }
+  std::int64_t first_end() const { return limit_ + (causal_ ? 1 : 0); }
+  std::int64_t window() const { return window_; }
   // The tokens that a cache must hold for `tokens` queries.
   std::int64_t needed(std::int64_t tokens) const {
     if (causal_) return tokens == 0 ? 0 : limit_ + tokens;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <iterator>
+#include <memory>
 #include <numbers>
 #include <optional>
 #include <string>
@@ -68,6 +69,9 @@ class RotaryTable {
 
   std::int64_t positions() const { return positions_; }
   std::int64_t head_dim() const { return head_dim_; }
+  // The same of a table and its copies, and as long as somebody holds it, of no other: who keeps a copy of the angles
+  // elsewhere knows them by it.
+  const std::shared_ptr<const void>& identity() const { return identity_; }
   // (head_dim / 2)
   const float* cos(std::int64_t position) const { return cos_.data() + position * (head_dim_ / 2); }
   const float* sin(std::int64_t position) const { return sin_.data() + position * (head_dim_ / 2); }
@@ -84,6 +88,7 @@ class RotaryTable {
 
   std::int64_t positions_, head_dim_;
   std::vector<float> cos_, sin_;  // (positions, head_dim / 2)
+  std::shared_ptr<const void> identity_ = std::make_shared<char>();
 };
 
 }  // namespace troika

@@ -30,14 +30,15 @@ class VocabParallelEmbedding {
   // ids: (tokens); an id outside of the vocabulary is an error on every rank.
   template <class S>
   DTensor<float, Partial, D> operator()(const DTensor<std::int32_t, Replicate, D>& ids, S& stream) const {
-    for (const auto id : ids.values()) {
+    const auto on_host = read_back(stream, ids.local());
+    for (const auto id : on_host.span()) {
       expects(id >= 0 && id < partition_.extent(), [&] {
         return "token id " + std::to_string(id) + " is outside of the vocabulary of " +
                std::to_string(partition_.extent());
       });
     }
     Tensor<float, D> y(stream.device(), {ids.shape()[0], table_.shape()[1]});
-    table_.visit([&](auto table) { embedding(stream, ids.values(), table, partition_[rank_].begin, y.view()); });
+    table_.visit([&](auto table) { embedding(stream, ids.local().span(), table, partition_[rank_].begin, y.view()); });
     return DTensor<float, Partial, D>(std::move(y));
   }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -58,18 +58,26 @@ class Experts {
     // One sum for each piece of the inner features: they are branches of the tree over all ranks.
     const auto pieces = experts_[0].down.pieces();
     Tensor<float, D> sums(device, {pieces, tokens, width});
-    std::ranges::fill(sums.span(), 0.0f);
+    fill_zero(stream, sums.view());
     Tensor<float, D> share(device, {tokens});
+    const auto chosen_here = read_back(stream, chosen.view());
+    const auto weights_here = read_back(stream, weights.view());
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       // In the order of the tokens: which tokens are in a batch changes no bit of another's sum.
+      const auto asks = [&](std::size_t i) { return chosen_here.span()[i] == static_cast<std::int32_t>(e); };
+      const auto all = chosen_here.span().size();
       std::int64_t count = 0;
-      for (std::int64_t i = 0; i < tokens * used_; ++i) {
-        if (chosen.data()[i] != static_cast<std::int32_t>(e)) continue;
-        rows.data()[count] = static_cast<std::int32_t>(i / used_);
-        share.data()[count++] = weights.data()[i];
-      }
+      for (std::size_t i = 0; i < all; ++i) count += asks(i);
       if (count == 0) continue;
-      const auto some = rows.view().rows(0, count).span();
+      fill_on_host(stream, rows.view().rows(0, count), [&](std::span<std::int32_t> to) {
+        for (std::size_t i = 0, at = 0; i < all; ++i)
+          if (asks(i)) to[at++] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) / used_);
+      });
+      fill_on_host(stream, share.view().rows(0, count), [&](std::span<float> to) {
+        for (std::size_t i = 0, at = 0; i < all; ++i)
+          if (asks(i)) to[at++] = weights_here.span()[i];
+      });
+      const auto some = std::as_const(rows).view().rows(0, count).span();
       Tensor<float, D> input(device, {count, width});
       gather_rows(stream, x.local(), some, input.view());
       const auto& expert = experts_[e];
@@ -77,7 +85,7 @@ class Experts {
       const auto output = expert.down.products_of(inner.local(), stream);
       for (std::int64_t i = 0; i < pieces; ++i) {
         add_rows(stream, output.view().rows(i, i + 1).reshaped({count, width}), some,
-                 share.span().first(static_cast<std::size_t>(count)),
+                 std::as_const(share).view().rows(0, count).span(),
                  sums.view().rows(i, i + 1).reshaped({tokens, width}));
       }
     }

@@ -69,24 +69,26 @@ class Sampler {
   }
 
   // Applies the penalties to one row of logits, in place, for the tokens of the text so far; before drawing from it.
-  template <Device D>
-  void penalise(DTensor<float, Shard<1>, D>& logits, std::span<const std::int32_t> seen, std::int64_t row = 0) {
+  template <Device D, class S>
+  void penalise(DTensor<float, Shard<1>, D>& logits, std::span<const std::int32_t> seen, S& stream,
+                std::int64_t row = 0) {
     if (options_.repeat_penalty == 1 && options_.presence_penalty == 0 && options_.frequency_penalty == 0) return;
     if (options_.repeat_last_n >= 0)
       seen = seen.last(std::min(seen.size(), static_cast<std::size_t>(options_.repeat_last_n)));
     const auto range = logits.partition()[communication_->rank()];
-    const auto shard = logits.local().rows(row, row + 1).span();
     recent_.assign(seen.begin(), seen.end());
     std::ranges::sort(recent_);
-    for (auto i = recent_.begin(); i != recent_.end();) {
-      const auto last = std::find_if(i, recent_.end(), [&](std::int32_t id) { return id != *i; });
-      if (*i >= range.begin && *i < range.end) {
-        float& logit = shard[static_cast<std::size_t>(*i - range.begin)];
-        logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
-        logit -= options_.presence_penalty + options_.frequency_penalty * static_cast<float>(last - i);
+    change_on_host(stream, logits.local().rows(row, row + 1), [&](std::span<float> shard) {
+      for (auto i = recent_.begin(); i != recent_.end();) {
+        const auto last = std::find_if(i, recent_.end(), [&](std::int32_t id) { return id != *i; });
+        if (*i >= range.begin && *i < range.end) {
+          float& logit = shard[static_cast<std::size_t>(*i - range.begin)];
+          logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+          logit -= options_.presence_penalty + options_.frequency_penalty * static_cast<float>(last - i);
+        }
+        i = last;
       }
-      i = last;
-    }
+    });
   }
 
   // Draws from one row of logits (tokens, vocabulary); step: how many tokens were drawn before. Logits that are not
@@ -98,10 +100,12 @@ class Sampler {
       return "a sampler draws from row " + std::to_string(row) + " of (tokens, vocabulary), not of " +
              logits.shape().to_string();
     });
-    const auto shard = logits.local().rows(row, row + 1).span();
+    const auto logits_here = logits.local().rows(row, row + 1);
     const std::int64_t first = logits.partition()[communication_->rank()].begin;
-    if (options_.temperature == 0) return merged(shard, first, stream).front().id;
-    if (options_.top_k > 0) return draw(merged(shard, first, stream), step);
+    if (options_.temperature == 0) return merged(logits_here.span(), first, stream).front().id;
+    if (options_.top_k > 0) return draw(merged(logits_here.span(), first, stream), step);
+    const auto on_host = read_back(stream, logits_here);
+    const std::span<const float> shard = on_host.span();
     float floor = -INFINITY;
     if (options_.top_p < 1 || options_.min_p > 0) {
       const float largest = largest_of(shard);

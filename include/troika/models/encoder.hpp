@@ -110,7 +110,8 @@ class Encoder {
   std::vector<std::vector<float>> embed(Pipeline& pipeline, std::span<const Ids> texts) const {
     const auto x = forward(pipeline, texts);
     std::vector<std::vector<float>> vectors;
-    auto rows = x.values();
+    const auto on_host = read_back(pipeline.stream(), x.local());
+    std::span<const float> rows = on_host.span();
     for (const auto& text : texts) {
       const auto size = text.size() * static_cast<std::size_t>(config_.hidden_size);
       vectors.push_back(pooled(rows.first(size)));

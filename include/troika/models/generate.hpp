@@ -71,7 +71,7 @@ Generated speculate(Pipeline& pipeline, const Decoder<D>& model, KvCache<D>& cac
   const auto ends_text = [&](std::int32_t id) { return std::ranges::find(ends, id) != ends.end(); };
   const auto useless = [&](std::int32_t id) { return id < 0 || id >= model.config().vocab_size || ends_text(id); };
   const auto draw = [&](auto&& logits, std::int64_t row) {
-    sampler.penalise(logits, seen, row);
+    sampler.penalise(logits, seen, pipeline.stream(), row);
     const auto token = sampler(logits, seen.size() - prompt.size(), pipeline.stream(), row);
     if (ends_text(token)) return false;
     seen.push_back(token);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -43,6 +45,7 @@ class Loader {
   }
 
   int rank() const { return pipeline_->rank(); }
+  auto& stream() { return pipeline_->stream(); }
 
   // name + ".weight" is (rows.extent(), columns); with bias also name + ".bias".
   ColumnParallelLinear<D> column(const std::string& name, const Partition& rows, std::int64_t columns,
@@ -56,7 +59,7 @@ class Loader {
     std::vector<Weight<D>> pieces;
     for (const Range piece : columns.pieces(rank())) {
       auto& weight = pieces.emplace_back(make_weight(info, {rows, piece.size()}));
-      weights_->copy_columns(info.name, piece, {weight.data(), weight.bytes()});
+      fill(weight, [&](std::span<std::byte> to) { weights_->copy_columns(info.name, piece, to); });
       make_ready(pipeline_->device(), weight);
       report(weight.bytes());
     }
@@ -71,7 +74,8 @@ class Loader {
   Tensor<float, D> vector(const std::string& name, std::int64_t extent, Range range) {
     weights_->expect(name, {extent});
     Tensor<float, D> values(pipeline_->device(), {range.size()});
-    weights_->template read_rows<float>(name, range, values.span());
+    fill_on_host(pipeline_->stream(), values.view(),
+                 [&](std::span<float> to) { weights_->template read_rows<float>(name, range, to); });
     report(static_cast<std::uint64_t>(range.size()) * sizeof(float));
     return values;
   }
@@ -83,7 +87,8 @@ class Loader {
   Tensor<float, D> matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
     weights_->expect(name, {rows, columns});
     Tensor<float, D> values(pipeline_->device(), {rows, columns});
-    weights_->template read<float>(name, values.span());
+    fill_on_host(pipeline_->stream(), values.view(),
+                 [&](std::span<float> to) { weights_->template read<float>(name, to); });
     report(static_cast<std::uint64_t>(values.count()) * sizeof(float));
     return values;
   }
@@ -93,7 +98,7 @@ class Loader {
                         bool multiplied) {
     const auto& info = weights_->expect(name + ".weight", {extent, columns});
     auto weight = make_weight(info, {rows.size(), columns});
-    weights_->copy_rows(info.name, rows, {weight.data(), weight.bytes()});
+    fill(weight, [&](std::span<std::byte> to) { weights_->copy_rows(info.name, rows, to); });
     if (multiplied) make_ready(pipeline_->device(), weight);
     report(weight.bytes());
     return weight;
@@ -107,6 +112,11 @@ class Loader {
                                           info.dtype_name + "; weights may be " + valid);
     }
     return {pipeline_->device(), *info.type, shape};
+  }
+  template <class F>
+  void fill(Weight<D>& weight, F&& f) {
+    const View<std::byte> bytes(weight.data(), {static_cast<std::int64_t>(weight.bytes())});
+    fill_on_host(pipeline_->stream(), bytes, f);
   }
   void report(std::uint64_t bytes) const {
     if (progress_) progress_(bytes);
@@ -122,7 +132,9 @@ template <class Loader>
 auto load_norm_weight(Loader& load, const ModelConfig& config, const std::string& name, std::int64_t extent) {
   auto weight = load.vector(name, extent);
   if (config.norm_adds_one) {
-    for (float& value : weight.span()) value += 1;
+    change_on_host(load.stream(), weight.view(), [](std::span<float> values) {
+      for (float& value : values) value += 1;
+    });
   }
   return weight;
 }

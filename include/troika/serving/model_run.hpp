@@ -175,11 +175,12 @@ class ModelRun {
     for (const auto& draw : step_.draws()) {
       const auto row = static_cast<std::int64_t>(drawn.size());
       sampler.set(draw.sampling);
-      sampler.penalise(logits, draw.seen, row);
+      sampler.penalise(logits, draw.seen, pipeline.stream(), row);
       if (const auto& constrained = draw.constrained) {
         const auto part = logits.partition()[pipeline.communication().rank()];
         if (!mask || mask->tokens() != constrained->tokens) mask.emplace(constrained->tokens, part.begin, part.end);
-        mask->apply(constrained->state, constrained->ends, logits.local().rows(row, row + 1).span());
+        change_on_host(pipeline.stream(), logits.local().rows(row, row + 1),
+                       [&](std::span<float> shard) { mask->apply(constrained->state, constrained->ends, shard); });
       }
       drawn.push_back(sampler(logits, draw.drawn, pipeline.stream(), row));
     }

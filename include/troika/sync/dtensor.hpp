@@ -45,10 +45,11 @@ class DTensor {
   View<const T> local() const { return local_.view(); }
   const Partition& partition() const requires is_shard<P> { return partition_; }
 
-  // The values of the tensor, for the program to read.
+  // The values of the tensor, for the program to read where it reaches them: else read_back(stream, x.local()).
   std::span<const T> values() const {
     static_assert(std::same_as<P, Replicate>,
                   "only a Replicate tensor can be read: put troika::to<troika::Replicate> before it");
+    static_assert(!HasOwnMemory<D>, "the host does not reach this device's memory: read_back(stream, x.local())");
     return local_.span();
   }
 

@@ -45,7 +45,7 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, cudaStream_
   grid->blocks = blocks;
   grid->threads = threads;
   grid->body = [=] { kernel(arguments...); };
-  stream->queue.push_back(std::move(grid));
+  stream->launch(std::move(grid));
 }
 
 inline std::uint32_t load_acquire(const std::uint32_t* flag) {

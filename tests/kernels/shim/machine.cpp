@@ -196,6 +196,15 @@ bool Machine::advance(Grid& grid) {
   return progress;
 }
 
+bool Machine::step(Grid& grid) {
+  dropped_barrier = schedule_.without_barrier;
+  if (grid.all_threads.empty()) begin(grid);
+  const bool progress = advance(grid);
+  if (!progress && std::none_of(grid.all_threads.begin(), grid.all_threads.end(), can_run) && grid.alive > 0)
+    throw std::runtime_error("all threads of a kernel wait for each other");
+  return progress;
+}
+
 void Machine::run() {
   dropped_barrier = schedule_.without_barrier;
   long idle = 0;

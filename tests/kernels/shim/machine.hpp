@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fibre.hpp"
@@ -78,9 +79,11 @@ struct Grid {
   int alive = 0;
 };
 
-// Kernels that run one after the other.
+// Kernels that run one after the other; the recording runtime (tests/cuda/runtime) has more in its streams.
 struct Stream {
-  std::deque<std::unique_ptr<Grid>> queue;
+  virtual ~Stream() = default;
+  virtual void launch(std::unique_ptr<Grid> grid) { queue.push_back(std::move(grid)); }
+  std::deque<std::unique_ptr<Grid>> queue{};
 };
 
 class Machine {
@@ -89,6 +92,9 @@ class Machine {
   Stream* stream(int index);
   // Until all streams are empty. std::runtime_error where kernels can never end, or do what a GPU does not define.
   void run();
+  // Lets every thread of a kernel go on; false if all that happened is waiting for others. It has ended when
+  // grid.alive is 0 after that.
+  bool step(Grid& grid);
   // The most __syncthreads that a thread came to.
   int barriers() const { return barriers_; }
 

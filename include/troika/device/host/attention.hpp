@@ -13,6 +13,7 @@
 #include <troika/core/partition.hpp>
 #include <troika/core/shape.hpp>
 #include <troika/device/attention_mask.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/gemv.hpp>
@@ -169,25 +170,6 @@ struct AttentionBlock {
     }
   }
 };
-
-inline void check_attention(const Shape& q, const Shape& keys, const Shape& values, const Shape& y,
-                            std::span<const std::int32_t> kv_head_of, const AttentionMask& mask) {
-  expects(q.dims() == 3 && keys.dims() == 3 && values == keys && y == q && (q[2] == keys[2] || q[1] == 0), [&] {
-    return "attention takes q and y (tokens, heads, head_dim), keys and values (kv_tokens, kv_heads, head_dim), not " +
-           q.to_string() + ", " + y.to_string() + ", " + keys.to_string() + ", " + values.to_string();
-  });
-  expects(static_cast<std::int64_t>(kv_head_of.size()) == q[1], [&] {
-    return "attention has " + std::to_string(q[1]) + " query heads, but kv_head_of maps " +
-           std::to_string(kv_head_of.size());
-  });
-  for (const auto kv : kv_head_of) {
-    expects(kv >= 0 && kv < keys[1],
-            [&] { return "KV head " + std::to_string(kv) + " does not exist; there are " + std::to_string(keys[1]); });
-  }
-  expects(q[1] == 0 || mask.needed(q[0]) <= keys[0], [&] {
-    return "the mask reads " + std::to_string(mask.needed(q[0])) + " keys, but there are " + std::to_string(keys[0]);
-  });
-}
 
 // What the library troika::kernels has compiled.
 #if defined(__x86_64__)

@@ -9,6 +9,8 @@
 #include <unistd.h>
 #endif
 
+#include <troika/device/precision.hpp>
+
 namespace troika {
 
 // The instruction sets that the host kernels are written for. `plain` is what the compiler targets by itself.
@@ -87,11 +89,5 @@ inline bool cpu_has_amx() {
   }();
   return has;
 }
-
-// How activations meet a weight that is not f32.
-enum class Precision {
-  fast,  // rounded to what the processor multiplies faster with such weights: bf16, or 8 bits in groups of 32
-  exact,  // as they are, in f32
-};
 
 }  // namespace troika

@@ -9,6 +9,7 @@
 
 #include <troika/core/activation.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/kernels.hpp>
@@ -51,12 +52,6 @@ void add_tree(const float* x, std::int64_t step, std::int64_t terms, std::int64_
   }
 }
 
-inline void same_shape(const char* operation, const Shape& input, const Shape& y) {
-  expects(input == y, [&] {
-    return std::string(operation) + " takes inputs of the shape of y, " + y.to_string() + ", not " + input.to_string();
-  });
-}
-
 }  // namespace kernels
 
 // x/2 (1 + erf(x / sqrt 2))
@@ -90,8 +85,7 @@ inline void activate_multiply(HostStream& stream, Activation activation, View<co
 inline void apply_soft_cap(HostStream& stream, float cap, View<const float> x, View<float> y,
                            CpuLevel level = cpu_level()) {
   kernels::same_shape("soft_cap", x.shape(), y.shape());
-  expects(cap > 0 && std::isfinite(cap),
-          [&] { return "a soft cap is finite and above 0, not " + std::to_string(cap); });
+  kernels::check_soft_cap(cap);
   kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
     parallel_for(stream.device().team(), y.count(), kernels::elementwise_grain,
                  [&](std::int64_t begin, std::int64_t end) {
@@ -124,10 +118,7 @@ inline void add(HostStream& stream, View<const float> a, View<const float> b, Vi
 // (communication/reduce.hpp).
 inline void add_products(HostStream& stream, View<const float> x, View<float> y, CpuLevel level = cpu_level()) {
   const std::int64_t terms = x.shape()[0], count = y.count();
-  expects(terms >= 1 && x.count() == terms * count, [&] {
-    return "adding terms takes (terms, ...) of the shape of y, " + y.shape().to_string() + ", not " +
-           x.shape().to_string();
-  });
+  kernels::check_terms(x.shape(), y.shape());
   kernels::at_level<kernels::Elementwise>(level, [&]<class E>(E) {
     parallel_for(stream.device().team(), count, kernels::elementwise_grain / 8,
                  [&](std::int64_t begin, std::int64_t end) {

@@ -9,6 +9,7 @@
 
 #include <troika/core/dtype.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/gemm.hpp>
@@ -25,12 +26,7 @@ namespace kernels {
 template <class Fetch>
 void look_up(HostStream& stream, std::span<const std::int32_t> ids, const Shape& table, std::int64_t first,
              View<float> y, Fetch fetch) {
-  expects(table.dims() == 2 && y.shape().dims() == 2 && y.shape()[1] == table[1] &&
-              y.shape()[0] == static_cast<std::int64_t>(ids.size()),
-          [&] {
-            return "embedding takes a table (rows, d) and y (" + std::to_string(ids.size()) + ", d), not " +
-                   table.to_string() + " and " + y.shape().to_string();
-          });
+  check_embedding(ids.size(), table, y.shape());
   for (const auto id : ids) expects(id >= 0, [&] { return "a token id is at least 0, not " + std::to_string(id); });
   const std::int64_t d = table[1], grain = 16384 / std::max<std::int64_t>(d, 1) + 1;
   parallel_for(stream.device().team(), y.shape()[0], grain, [&](std::int64_t begin, std::int64_t end) {

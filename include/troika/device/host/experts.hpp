@@ -8,6 +8,7 @@
 #include <string>
 
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/device.hpp>
 
 namespace troika {
@@ -18,10 +19,7 @@ namespace troika {
 inline void choose_experts(HostStream& stream, View<const float> scores, bool normalized, View<std::int32_t> chosen,
                            View<float> weights) {
   const std::int64_t tokens = scores.shape()[0], experts = scores.shape()[1], used = chosen.shape()[1];
-  expects(chosen.shape() == weights.shape() && chosen.shape()[0] == tokens && used <= experts, [&] {
-    return "choosing experts takes scores (tokens, experts) and gives (tokens, used), not " +
-           scores.shape().to_string() + ", " + chosen.shape().to_string() + " and " + weights.shape().to_string();
-  });
+  kernels::check_experts(scores.shape(), chosen.shape(), weights.shape());
   parallel_for(stream.device().team(), tokens, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       const float* const row = scores.data() + t * experts;

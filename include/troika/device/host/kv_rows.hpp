@@ -10,6 +10,7 @@
 
 #include <troika/core/dtype.hpp>
 #include <troika/core/error.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/kernels.hpp>
 #include <troika/device/kv_rows.hpp>
@@ -73,10 +74,7 @@ inline float narrow_to_8_bits(const float* from, std::int64_t count, std::uint8_
 inline void store(HostStream& stream, View<const float> from, KvRows<HostDevice>& to, std::int64_t first) {
   const Shape& shape = to.shape();
   const std::int64_t tokens = from.shape()[0], heads = shape[1], d = shape[2];
-  expects(from.shape() == shape.with(0, tokens) && first >= 0 && first + tokens <= shape[0], [&] {
-    return "rows of shape " + from.shape().to_string() + " do not go into " + shape.to_string() + " at " +
-           std::to_string(first);
-  });
+  kernels::check_store(from.shape(), shape, first);
   const std::int64_t row = heads * d;
   if (row == 0) return;
   const std::int64_t grain = std::max<std::int64_t>(1, 32768 / row);

@@ -10,6 +10,7 @@
 
 #include <troika/core/dtype.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/amx.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
@@ -23,13 +24,6 @@
 namespace troika {
 
 namespace kernels {
-
-inline void check_linear(const Shape& x, const Shape& w, const Shape& y) {
-  expects(x.dims() == 2 && w.dims() == 2 && y.dims() == 2 && x[1] == w[1] && y[0] == x[0] && y[1] == w[0], [&] {
-    return "linear takes x (m, k), w (n, k), y (m, n), not " + x.to_string() + ", " + w.to_string() + ", " +
-           y.to_string();
-  });
-}
 
 // y (m, n) = x wT + bias, with Few for a few rows of x and Product for more, which adds in another order: an invariant
 // device takes Few for all.

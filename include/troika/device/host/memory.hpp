@@ -3,7 +3,6 @@
 
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
@@ -15,45 +14,18 @@
 
 #include <troika/core/error.hpp>
 #include <troika/device/host/large_blocks.hpp>
+#include <troika/device/pool_buffer.hpp>
 
 namespace troika {
 
 // Memory of one host device, kept for the next tensor of about the same size, so that a steady state allocates nothing.
-// Blocks come in powers of two and halves between them; at most 1/3 of a block is slack. Thread-safe: a buffer may die
-// on another thread than the one that made it; the flag is uncontended otherwise.
+// Thread-safe: a buffer may die on another thread than the one that made it; the flag is uncontended otherwise.
 class HostPool : public std::enable_shared_from_this<HostPool> {
  public:
   static constexpr std::size_t alignment = 64;                        // a cache line, and one AVX-512 register
   static constexpr std::size_t largest_kept = std::size_t{64} << 20;  // weights and the like go back to the system
 
-  class Buffer {
-   public:
-    Buffer() = default;
-    Buffer(Buffer&& other) noexcept { swap(other); }
-    Buffer& operator=(Buffer&& other) noexcept {
-      Buffer(std::move(other)).swap(*this);
-      return *this;
-    }
-    ~Buffer() {
-      if (data_) pool_->give_back(data_, bytes_);
-    }
-
-    std::byte* data() { return data_; }
-    const std::byte* data() const { return data_; }
-
-   private:
-    friend class HostPool;
-    Buffer(std::shared_ptr<HostPool> pool, std::byte* data, std::size_t bytes)
-        : pool_(std::move(pool)), data_(data), bytes_(bytes) {}
-    void swap(Buffer& other) noexcept {
-      pool_.swap(other.pool_);
-      std::swap(data_, other.data_);
-      std::swap(bytes_, other.bytes_);
-    }
-    std::shared_ptr<HostPool> pool_;
-    std::byte* data_ = nullptr;
-    std::size_t bytes_ = 0;
-  };
+  using Buffer = PoolBuffer<HostPool>;
 
   // Large blocks lie on these NUMA nodes, in ascending order; without any, where they are written first.
   explicit HostPool(std::size_t limit = SIZE_MAX, std::vector<int> nodes = {})
@@ -62,14 +34,14 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
   }
   ~HostPool() {
     for (std::size_t i = 0; i < free_.size(); ++i)
-      for (auto* block : free_[i]) to_system(block, size_of_slot(i));
+      for (auto* block : free_[i]) to_system(block, block_of_slot(i));
   }
 
   Buffer allocate(std::size_t wanted) {
     const std::size_t bytes = block_size(wanted);
     if (is_kept(bytes)) {
       Lock lock(busy_);
-      if (auto& free = free_[slot(bytes)]; !free.empty()) {
+      if (auto& free = free_[slot_of_block(bytes)]; !free.empty()) {
         auto* data = free.back();
         free.pop_back();
         return {shared_from_this(), data, bytes};
@@ -94,6 +66,8 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
   int bind_error() const { return bind_error_.load(std::memory_order_relaxed); }
 
  private:
+  friend Buffer;
+
   struct Lock {
     explicit Lock(std::atomic_flag& busy) : flag(busy) {
       while (flag.test_and_set(std::memory_order_acquire)) {
@@ -144,26 +118,15 @@ class HostPool : public std::enable_shared_from_this<HostPool> {
   }
   static std::size_t block_size(std::size_t wanted) {
     if (wanted > largest_kept) return whole_lines(wanted);
-    const std::size_t power = std::bit_ceil(wanted < alignment ? alignment : wanted);
-    const std::size_t three_quarters = power / 4 * 3;
-    return wanted <= three_quarters && three_quarters % alignment == 0 ? three_quarters : power;
+    return troika::block_size(wanted, alignment);
   }
   // Blocks of other sizes, from allocate_exact, would wait for a tensor that never comes.
   static bool is_kept(std::size_t bytes) { return bytes <= largest_kept && bytes == block_size(bytes); }
-  static std::size_t slot(std::size_t bytes) {
-    const auto log = static_cast<std::size_t>(std::bit_width(bytes - 1));
-    return 2 * log + (std::has_single_bit(bytes) ? 1 : 0);
-  }
-
-  static std::size_t size_of_slot(std::size_t slot) {
-    const std::size_t power = std::size_t{1} << (slot / 2);
-    return slot % 2 == 1 ? power : power / 4 * 3;
-  }
 
   void give_back(std::byte* data, std::size_t bytes) noexcept {
     if (is_kept(bytes)) {
       Lock lock(busy_);
-      if (auto& free = free_[slot(bytes)]; free.size() < free.capacity()) {
+      if (auto& free = free_[slot_of_block(bytes)]; free.size() < free.capacity()) {
         free.push_back(data);
         return;
       }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/kernels.hpp>
@@ -17,14 +18,6 @@ namespace troika {
 
 namespace kernels {
 
-inline void check_norm(const char* operation, const Shape& x, const Shape& y, std::size_t weight, std::size_t bias) {
-  expects(
-      x.dims() == 2 && y == x && static_cast<std::int64_t>(weight) == x[1] && static_cast<std::int64_t>(bias) == x[1],
-      [&] {
-        return std::string(operation) + " takes x and y (rows, d) and d weights, not " + x.to_string() + ", " +
-               y.to_string() + " and " + std::to_string(weight == bias ? weight : bias);
-      });
-}
 inline std::int64_t rows_grain(std::int64_t d) { return 8192 / std::max<std::int64_t>(d, 1) + 1; }
 
 }  // namespace kernels

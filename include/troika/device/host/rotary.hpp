@@ -7,6 +7,7 @@
 #include <string>
 
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/cpu_features.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/kernels.hpp>
@@ -18,19 +19,7 @@ namespace troika {
 // is the table's; positions (tokens).
 inline void rotary(HostStream& stream, View<float> x, std::span<const std::int32_t> positions, const RotaryTable& table,
                    CpuLevel level = cpu_level()) {
-  expects(x.shape().dims() == 3 && x.shape()[0] == static_cast<std::int64_t>(positions.size()) &&
-              (x.shape()[2] >= table.head_dim() || x.shape()[1] == 0),
-          [&] {
-            return "rotary takes x (tokens, heads, " + std::to_string(table.head_dim()) +
-                   " or more) and a position per token, not " + x.shape().to_string() + " and " +
-                   std::to_string(positions.size()) + " positions";
-          });
-  for (const auto position : positions) {
-    expects(position >= 0 && position < table.positions(), [&] {
-      return "position " + std::to_string(position) + " is outside of the rotary table, which holds 0 to " +
-             std::to_string(table.positions() - 1);
-    });
-  }
+  kernels::check_rotary(x.shape(), positions, table);
   const std::int64_t heads = x.shape()[1], width = x.shape()[2], half = table.head_dim() / 2;
   kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
     const std::int64_t grain = 8192 / std::max<std::int64_t>(heads * half, 1) + 1;

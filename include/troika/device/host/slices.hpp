@@ -6,6 +6,7 @@
 
 #include <troika/core/partition.hpp>
 #include <troika/core/shape.hpp>
+#include <troika/device/checks.hpp>
 #include <troika/device/host/device.hpp>
 
 namespace troika {
@@ -14,10 +15,7 @@ namespace troika {
 template <class T>
 void copy_slice(HostStream&, View<const T> whole, int dim, Range range, View<T> part) {
   const auto outer = whole.shape().outer(dim), inner = whole.shape().inner(dim), extent = whole.shape()[dim];
-  expects(range.begin >= 0 && range.end <= extent && part.shape() == whole.shape().with(dim, range.size()), [&] {
-    return "cannot copy " + std::to_string(range.begin) + ".." + std::to_string(range.end) + " of dimension " +
-           std::to_string(dim) + " of " + whole.shape().to_string() + " to " + part.shape().to_string();
-  });
+  kernels::check_slice("copy", whole.shape(), dim, range, part.shape());
   const auto bytes = static_cast<std::size_t>(range.size() * inner) * sizeof(T);
   if (bytes == 0) return;
   for (std::int64_t o = 0; o < outer; ++o) {
@@ -29,10 +27,7 @@ void copy_slice(HostStream&, View<const T> whole, int dim, Range range, View<T> 
 template <class T>
 void paste_slice(HostStream&, View<const T> part, View<T> whole, int dim, Range range) {
   const auto outer = whole.shape().outer(dim), inner = whole.shape().inner(dim), extent = whole.shape()[dim];
-  expects(range.begin >= 0 && range.end <= extent && part.shape() == whole.shape().with(dim, range.size()), [&] {
-    return "cannot paste " + part.shape().to_string() + " at " + std::to_string(range.begin) + ".." +
-           std::to_string(range.end) + " of dimension " + std::to_string(dim) + " of " + whole.shape().to_string();
-  });
+  kernels::check_slice("paste", whole.shape(), dim, range, part.shape());
   const auto bytes = static_cast<std::size_t>(range.size() * inner) * sizeof(T);
   if (bytes == 0) return;
   for (std::int64_t o = 0; o < outer; ++o) {
@@ -42,8 +37,7 @@ void paste_slice(HostStream&, View<const T> part, View<T> whole, int dim, Range 
 
 template <class T>
 void copy(HostStream&, View<const T> from, View<T> to) {
-  expects(from.shape() == to.shape(),
-          [&] { return "cannot copy " + from.shape().to_string() + " to " + to.shape().to_string(); });
+  kernels::check_copy(from.shape(), to.shape());
   if (from.count()) std::memcpy(to.data(), from.data(), static_cast<std::size_t>(from.count()) * sizeof(T));
 }
 
@@ -52,10 +46,27 @@ void fill_zero(HostStream&, View<T> x) {
   if (x.count()) std::memset(x.data(), 0, static_cast<std::size_t>(x.count()) * sizeof(T));
 }
 
-// Host memory to this device's memory.
+// Host memory to this device's memory. The host's may change once this returns.
 template <class T>
 void upload(HostStream& stream, View<const T> host, View<T> device) {
   copy(stream, host, device);
+}
+
+// Something with a span(): values of this device's memory, for the host to read as long as it lives. Where the host
+// reaches that memory nothing is copied; elsewhere this waits for the stream.
+template <class T>
+View<const T> read_back(HostStream&, View<T> device) {
+  return device;
+}
+
+// f(span) writes all of this part of the device's memory; change_on_host lets it see what is there, too.
+template <class T, class F>
+void fill_on_host(HostStream&, View<T> device, F&& f) {
+  f(device.span());
+}
+template <class T, class F>
+void change_on_host(HostStream&, View<T> device, F&& f) {
+  f(device.span());
 }
 
 }  // namespace troika

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <troika/device/cuda/memory.hpp>
+#include <troika/device/device.hpp>
+#include <troika/device/precision.hpp>
+#include <troika/device/tensor.hpp>
+
+namespace troika {
+
+class CudaStream;
+namespace cuda {
+class Queue;  // what a device has of the CUDA runtime; src/device/cuda/queue.hpp
+}
+
+struct CudaOptions {
+  std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
+  // fast: f32 weights are multiplied in TF32, others in their own type or, quantised, in bf16.
+  Precision precision = Precision::fast;
+  // Devices that share each GPU, with memory and a stream each: all that several GPUs do runs on one.
+  int virtual_ranks = 1;
+};
+
+// A GPU, or one of those that share it. A handle: copies share memory and stream. All calls may come from any thread,
+// but the work that is given to the stream comes from one at a time: the rank that owns the device.
+class CudaDevice {
+ public:
+  using Buffer = CudaPool::Buffer;
+  using HostBuffer = CudaPool::Buffer;
+  using Stream = CudaStream;
+
+  // Error{unsupported} without a GPU or a driver for it. `virtual_rank`: which one of those that share this GPU.
+  explicit CudaDevice(int index = 0, CudaOptions options = {}, int gpu = 0, int virtual_rank = 0);
+
+  int index() const { return index_; }
+  const std::string& name() const { return name_; }  // "cuda:0"; "cuda:0/1" where several share it
+  int gpu() const { return gpu_; }
+  const CudaOptions& options() const { return options_; }
+
+  Buffer allocate(std::size_t bytes) { return memory_->allocate(bytes); }
+  Buffer allocate_exact(std::size_t bytes) { return memory_->allocate_exact(bytes); }
+  HostBuffer allocate_host(std::size_t bytes) { return pinned_->allocate(bytes); }
+  bool holds(const void* address) const { return memory_->holds(address); }
+  std::size_t memory_reserved() const { return memory_->reserved(); }
+
+  cuda::Queue& queue() const { return *queue_; }
+
+ private:
+  int index_, gpu_;
+  std::string name_;
+  CudaOptions options_;
+  std::shared_ptr<CudaPool> memory_, pinned_;
+  std::shared_ptr<cuda::Queue> queue_;
+};
+
+// The order in which a device works. All streams of a device are this one order.
+class CudaStream {
+ public:
+  using Device = CudaDevice;
+
+  explicit CudaStream(CudaDevice& device) : device_(&device) {}
+  CudaDevice& device() const { return *device_; }
+  // Returns when all that was given to the stream is done; throws what failed in it.
+  void synchronize();
+  // A cudaStream_t, for a program's own kernels; they are in this order, too.
+  void* native() const;
+
+ private:
+  CudaDevice* device_;
+};
+
+static_assert(HasOwnMemory<CudaDevice>);
+static_assert(Stream<CudaStream>);
+
+template <class T>
+using CudaTensor = Tensor<T, CudaDevice>;
+
+// The GPUs that this process may use; 0 without a driver.
+int cuda_device_count();
+
+// A device for each of these GPUs, by default all that there are, or options.virtual_ranks for each: the ranks of the
+// first GPU, then those of the second. Error{unsupported} where there is no GPU, says why.
+std::vector<CudaDevice> cuda_devices(CudaOptions options = {}, std::vector<int> gpus = {});
+
+}  // namespace troika

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <troika/core/shape.hpp>
+#include <troika/device/cuda/device.hpp>
+#include <troika/device/weight.hpp>
+
+namespace troika {
+
+// y = x wT + bias, with x (m, k), w (n, k), bias (n) or null, y (m, n), all in memory of the GPU. Sums in float. y must
+// not overlap x.
+//
+// A few rows of x meet weights as they are stored, in float. More go to cuBLASLt: with Precision::fast as TF32 for f32
+// weights, in bf16 for bf16 and quantised ones, in f16 for f16 (x beyond 65504 becomes infinite there); with
+// Precision::exact all in float. A row of y may have other bits among other rows.
+void linear(CudaStream& stream, View<const float> x, View<const float> w, View<float> y, const float* bias = nullptr);
+void linear(CudaStream& stream, View<const float> x, View<const f16> w, View<float> y, const float* bias = nullptr);
+void linear(CudaStream& stream, View<const float> x, View<const bf16> w, View<float> y, const float* bias = nullptr);
+void linear(CudaStream& stream, View<const float> x, QuantisedView w, View<float> y, const float* bias = nullptr);
+// Panels are an order of the host's: Error{unsupported}.
+void linear(CudaStream& stream, View<const float> x, PanelView w, View<float> y, const float* bias = nullptr);
+
+}  // namespace troika

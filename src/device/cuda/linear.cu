@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include <kernels/gemv.cuh>
+#include <kernels/map.cuh>
+#include <kernels/widen.cuh>
+#include <troika/device/checks.hpp>
+#include <troika/device/cuda/linear.hpp>
+
+#include "products.hpp"
+#include "queue.hpp"
+
+namespace troika {
+
+namespace {
+
+// Up to so many rows of x the own kernel is used, which reads weights as they are stored, once for 4 rows: that is
+// less to read than the widened copy that matrix units need of quantised ones.
+constexpr std::int64_t few_rows = 4, few_rows_of_quantised = 32;
+// Of weights that are widened at once, so that the memory for it is bounded.
+constexpr std::int64_t panel_bytes = std::int64_t{64} << 20;
+
+struct Stored {
+  WeightType type;
+  const std::uint8_t* data;
+  Shape shape;
+};
+
+// x and w as `Element`, the latter panel by panel if it is stored otherwise. False if cuBLASLt has no such product.
+template <class Element>
+bool multiply_many(CudaStream& stream, cuda::Product::Type type, View<const float> x, const Stored& w, View<float> y,
+                   const float* bias) {
+  CudaDevice& device = stream.device();
+  cuda::Queue& queue = device.queue();
+  const auto on = queue.stream();
+  const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
+  const auto elements = [&](std::int64_t count) {
+    return device.allocate(static_cast<std::size_t>(count) * sizeof(Element));
+  };
+  CudaDevice::Buffer x_buffer, panel;
+  const void* rows = x.data();
+  if constexpr (sizeof(Element) < sizeof(float)) {
+    x_buffer = elements(m * k);
+    cuda::cast(x.data(), reinterpret_cast<Element*>(x_buffer.data()), m * k, on);
+    rows = x_buffer.data();
+  }
+  const auto product = [&](const void* weights, std::int64_t first, std::int64_t count) {
+    return queue.products().multiply(
+        {type, rows, weights, bias ? bias + first : nullptr, y.data() + first, m, count, k, n}, on);
+  };
+  if (weight_type_of(dtype_of<Element>) == w.type) return product(w.data, 0, n);
+  const std::int64_t fit = panel_bytes / (k * static_cast<std::int64_t>(sizeof(Element))) / 16 * 16;
+  const std::int64_t each = std::min(n, std::max<std::int64_t>(fit, 16));
+  panel = elements(each * k);
+  const auto step = static_cast<std::int64_t>(row_bytes(w.type, k));
+  for (std::int64_t first = 0; first < n; first += each) {
+    const std::int64_t count = std::min(each, n - first);
+    cuda::widen(w.type, w.data + first * step, reinterpret_cast<Element*>(panel.data()), count, k, on);
+    if (!product(panel.data(), first, count)) return false;
+  }
+  return true;
+}
+
+void multiply(CudaStream& stream, View<const float> x, const Stored& w, View<float> y, const float* bias) {
+  kernels::check_linear(x.shape(), w.shape, y.shape());
+  const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
+  if (m == 0 || n == 0) return;
+  const auto many = [&] {
+    using Type = cuda::Product::Type;
+    const bool exact = stream.device().options().precision == Precision::exact;
+    if (exact) return multiply_many<float>(stream, Type::f32, x, w, y, bias);
+    if (w.type == WeightType::f32) return multiply_many<float>(stream, Type::tf32, x, w, y, bias);
+    if (w.type == WeightType::f16) return multiply_many<f16>(stream, Type::f16, x, w, y, bias);
+    return multiply_many<bf16>(stream, Type::bf16, x, w, y, bias);
+  };
+  const bool few = m <= (is_quantised(w.type) ? few_rows_of_quantised : few_rows);
+  if (few || k == 0 || !many())
+    cuda::gemv(w.type, {w.data, x.data(), y.data(), m, n, k, bias}, cuda::stream_of(stream));
+}
+
+template <class T>
+Stored stored(WeightType type, View<const T> w) {
+  return {type, reinterpret_cast<const std::uint8_t*>(w.data()), w.shape()};
+}
+
+}  // namespace
+
+void linear(CudaStream& stream, View<const float> x, View<const float> w, View<float> y, const float* bias) {
+  multiply(stream, x, stored(WeightType::f32, w), y, bias);
+}
+void linear(CudaStream& stream, View<const float> x, View<const f16> w, View<float> y, const float* bias) {
+  multiply(stream, x, stored(WeightType::f16, w), y, bias);
+}
+void linear(CudaStream& stream, View<const float> x, View<const bf16> w, View<float> y, const float* bias) {
+  multiply(stream, x, stored(WeightType::bf16, w), y, bias);
+}
+void linear(CudaStream& stream, View<const float> x, QuantisedView w, View<float> y, const float* bias) {
+  multiply(stream, x, {w.type, reinterpret_cast<const std::uint8_t*>(w.data), w.shape()}, y, bias);
+}
+void linear(CudaStream&, View<const float>, PanelView, View<float>, const float*) {
+  throw Error(Fault::unsupported, "weights in panels: panels are an order of x86 processors");
+}
+
+}  // namespace troika

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "queue.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include <troika/core/error.hpp>
+
+#include "products.hpp"
+
+namespace troika::cuda {
+
+Queue::Stream::Stream(int gpu) {
+  check(cudaSetDevice(gpu), "cudaSetDevice");
+  // Not in the order of the legacy default stream, which waits for all others.
+  check(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+}
+Queue::Stream::~Stream() { (void)cudaStreamDestroy(handle); }
+
+Queue::Queue(int gpu, std::shared_ptr<CudaPool> memory, std::shared_ptr<CudaPool> pinned)
+    : gpu_(gpu),
+      memory_(std::move(memory)),
+      pinned_(std::move(pinned)),
+      stream_(gpu),
+      products_(std::make_unique<Products>(*memory_)) {
+  check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, gpu), "cudaDeviceGetAttribute");
+}
+
+Queue::~Queue() {
+  (void)cudaSetDevice(gpu_);
+  (void)cudaStreamSynchronize(stream_.handle);  // before what it uses goes
+}
+
+cudaStream_t Queue::stream() const {
+  check(cudaSetDevice(gpu_), "cudaSetDevice");
+  return stream_.handle;
+}
+
+const std::byte* Queue::find_array(std::span<const std::byte> values) {
+  ++uses_;
+  Array* oldest = nullptr;
+  for (Array& array : arrays_) {
+    if (array.bytes == values.size() && std::memcmp(array.host.data(), values.data(), values.size()) == 0) {
+      array.used = uses_;
+      return array.device.data();
+    }
+    if (!oldest || array.used < oldest->used) oldest = &array;
+  }
+  const auto on = stream();
+  if (arrays_.size() < arrays_kept) oldest = &arrays_.emplace_back();
+  // The kernels that read what was there come before the copy, in the stream.
+  oldest->copied.synchronize();
+  oldest->bytes = SIZE_MAX;  // nothing is found here if what follows fails
+  if (oldest->host.bytes() < values.size()) oldest->host = pinned_->allocate(values.size());
+  if (oldest->device.bytes() < values.size()) oldest->device = memory_->allocate(values.size());
+  std::memcpy(oldest->host.data(), values.data(), values.size());
+  check(cudaMemcpyAsync(oldest->device.data(), oldest->host.data(), values.size(), cudaMemcpyHostToDevice, on),
+        "cudaMemcpyAsync");
+  oldest->copied.record(on);
+  oldest->bytes = values.size();
+  oldest->used = uses_;
+  return oldest->device.data();
+}
+
+Queue::Angles Queue::angles(const RotaryTable& table) {
+  auto found = std::ranges::find(tables_, table.identity(), &Table::identity);
+  if (found == tables_.end()) {
+    if (tables_.size() == tables_kept) tables_.erase(tables_.begin());
+    const std::size_t bytes = static_cast<std::size_t>(table.positions() * (table.head_dim() / 2)) * sizeof(float);
+    Table copied{table.identity(), memory_->allocate_exact(bytes), memory_->allocate_exact(bytes)};
+    const auto on = stream();
+    for (const auto& [to, from] : {std::pair(copied.cos.data(), table.cos(0)), {copied.sin.data(), table.sin(0)}})
+      check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, on), "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(on), "cudaStreamSynchronize");  // the table may go
+    tables_.push_back(std::move(copied));
+    found = tables_.end() - 1;
+  }
+  return {reinterpret_cast<const float*>(found->cos.data()), reinterpret_cast<const float*>(found->sin.data())};
+}
+
+}  // namespace troika::cuda
+
+namespace troika {
+
+namespace {
+std::string name_of(int gpu, int virtual_rank, int virtual_ranks) {
+  return "cuda:" + std::to_string(gpu) + (virtual_ranks > 1 ? "/" + std::to_string(virtual_rank) : "");
+}
+}  // namespace
+
+CudaDevice::CudaDevice(int index, CudaOptions options, int gpu, int virtual_rank)
+    : index_(index),
+      gpu_(gpu),
+      name_(name_of(gpu, virtual_rank, options.virtual_ranks)),
+      options_(options),
+      memory_(std::make_shared<CudaPool>(gpu, CudaPool::Kind::device, options.memory_limit)),
+      pinned_(std::make_shared<CudaPool>(gpu, CudaPool::Kind::pinned, SIZE_MAX)),
+      queue_(std::make_shared<cuda::Queue>(gpu, memory_, pinned_)) {}
+
+void CudaStream::synchronize() { cuda::check(cudaStreamSynchronize(cuda::stream_of(*this)), "cudaStreamSynchronize"); }
+void* CudaStream::native() const { return cuda::stream_of(*this); }
+
+int cuda_device_count() {
+  int count = 0;  // a runtime without a driver leaves it as it is
+  const auto error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) return 0;
+  cuda::check(error, "cudaGetDeviceCount");
+  return count;
+}
+
+std::vector<CudaDevice> cuda_devices(CudaOptions options, std::vector<int> gpus) {
+  int count = 0;
+  cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  expects(options.virtual_ranks >= 1,
+          [&] { return "each GPU is shared by 1 device or more, not " + std::to_string(options.virtual_ranks); });
+  if (gpus.empty())
+    for (int gpu = 0; gpu < count; ++gpu) gpus.push_back(gpu);
+  if (gpus.empty()) throw Error(Fault::unsupported, "no GPU: the driver has none that this process may use");
+  std::vector<CudaDevice> devices;
+  for (const int gpu : gpus) {
+    expects(gpu >= 0 && gpu < count,
+            [&] { return "there is no GPU " + std::to_string(gpu) + "; valid are 0 to " + std::to_string(count - 1); });
+    for (int i = 0; i < options.virtual_ranks; ++i)
+      devices.emplace_back(static_cast<int>(devices.size()), options, gpu, i);
+  }
+  return devices;
+}
+
+}  // namespace troika

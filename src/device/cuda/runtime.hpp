@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <utility>
+
+namespace troika::cuda {
+
+// Throws what a call of the CUDA runtime refused, or what failed before it on the GPU, as one Error that names the call:
+// out_of_memory; unsupported where there is no GPU or its driver is too old; else peer_failed.
+void check(cudaError_t error, const char* call);
+
+// An event without a time. Moves only.
+class Event {
+ public:
+  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event& operator=(Event&& other) noexcept {
+    std::swap(event_, other.event_);
+    return *this;
+  }
+  ~Event() {
+    if (event_) (void)cudaEventDestroy(event_);
+  }
+
+  void record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+  // Returns when what was in the stream before the last record() is done.
+  void synchronize() const { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace troika::cuda
