@@ -194,8 +194,9 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
   app.add_option("--context", arguments.groups.engine.context,
-                 "tokens of a text (default: what the model takes, at most 4096)")
-      ->check(CLI::NonNegativeNumber);
+                 "tokens of a text at most; a model that was made for fewer has fewer")
+      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 40))
+      ->capture_default_str();
   app.add_option("--kv-tokens", arguments.groups.engine.kv_tokens,
                  "tokens of all texts that run at once (default: of 4 contexts)")
       ->check(CLI::NonNegativeNumber);

@@ -254,8 +254,9 @@ TEST_CASE("what cannot run is refused at once, with what would be valid") {
   CHECK_THAT(refused({.prompt = {1}, .max_tokens = -1}),
              Contains("max_tokens is 0 (all that fit) or above the 0 that are drawn, not -1"));
   CHECK_THAT(refused({.prompt = {1}, .sampling = {.temperature = -1}}), Contains("temperature"));
-  CHECK_THROWS_WITH(ModelEngine(exact_devices(1), model.folder.path(), {.context = 401}),
+  CHECK_THROWS_WITH(ModelEngine(exact_devices(1), model.folder.path(), {.context = 1}),
                     Contains("this model takes 2 to 400"));
+  CHECK(ModelEngine(exact_devices(1), model.folder.path(), {.context = 401}).context() == 400);
   CHECK_THROWS_WITH(ModelEngine(std::vector<troika::HostDevice>{}, model.folder.path()), Contains("at least 1 device"));
   CHECK_THROWS_WITH(ModelEngine(troika::host_devices(2, {.memory_limit = 20000}), model.folder.path()),
                     Contains("out of memory"));

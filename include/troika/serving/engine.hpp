@@ -103,8 +103,8 @@ struct EnginePlace {
 };
 
 struct EngineOptions {
-  std::int64_t context = 0;    // tokens of a text; 0: what the model was made for, at most 4096
-  std::int64_t kv_tokens = 0;  // that the memory for keys and values holds, of all requests; 0: of 4 contexts
+  std::int64_t context = 4096;  // tokens of a text at most; fewer where the model was made for fewer
+  std::int64_t kv_tokens = 0;   // that the memory for keys and values holds, of all requests; 0: of 4 contexts
   KvType kv_type = KvType::f16;
   std::int64_t step_tokens = 512, mixed_tokens = 128, most_running = 64;  // as PlannerOptions says
   std::int64_t most_waiting = 512;
@@ -119,9 +119,7 @@ struct EngineOptions {
   std::function<void(int device, std::uint64_t step)> before_step{};
 
   // For a model that was made for so many tokens.
-  std::int64_t context_of(std::int64_t most) const {
-    return context > 0 ? context : std::min<std::int64_t>(most, 4096);
-  }
+  std::int64_t context_of(std::int64_t most) const { return std::min(context, most); }
   // That hold the keys and values.
   std::int64_t pages_of(std::int64_t of_context) const {
     return ((kv_tokens > 0 ? kv_tokens : 4 * of_context) + kv_page - 1) / kv_page;
