@@ -2,6 +2,9 @@
 #include "device_metrics.hpp"
 
 #include <chrono>
+#include <cmath>
+#include <limits>
+#include <optional>
 #include <utility>
 
 namespace troika::serving {
@@ -46,6 +49,28 @@ constexpr Value<CollectiveTotals> of_collectives[] = {
      [](const CollectiveTotals& c) { return double(c.bytes); }},
     {"troika_collective_seconds_total", "Time that they took, waiting for peers included.", MetricType::Counter,
      [](const CollectiveTotals& c) { return c.seconds; }},
+};
+
+constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+template <class T>
+double known(const std::optional<T>& value) {
+  return value ? static_cast<double>(*value) : unknown;
+}
+constexpr Value<GpuReading> of_gpus[] = {
+    {"troika_gpu_utilisation_ratio", "Share of the latest moments in which a kernel ran.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.utilisation); }},
+    {"troika_gpu_memory_used_bytes", "Memory in use, of all programs.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.memory_used); }},
+    {"troika_gpu_memory_bytes", "Memory that a GPU has.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.memory); }},
+    {"troika_gpu_temperature_celsius", "Temperature of the chip.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.celsius); }},
+    {"troika_gpu_power_watts", "Power that it draws.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.watts); }},
+    {"troika_gpu_clock_hertz", "Clock of its multiprocessors.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.clock); }},
+    {"troika_gpu_memory_clock_hertz", "Clock of its memory.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.memory_clock); }},
 };
 
 void add_checks(std::vector<MetricFamily>& families, const std::vector<DevicesOfModel>& models) {
@@ -98,6 +123,20 @@ std::vector<MetricFamily> device_families(const std::vector<DevicesOfModel>& mod
     });
   }
   add_checks(families, models);
+  return families;
+}
+
+std::vector<MetricFamily> gpu_families(const std::vector<GpuReading>& gpus) {
+  std::vector<MetricFamily> families;
+  for (const auto& value : of_gpus) {
+    MetricFamily family{value.name, value.help, value.type, {}};
+    for (const auto& gpu : gpus) {
+      const double number = value.of(gpu);
+      if (std::isnan(number)) continue;
+      add(family, {{"gpu", std::to_string(gpu.index)}, {"name", gpu.name}, {"uuid", gpu.uuid}}, number);
+    }
+    if (!family.metric.empty()) families.push_back(std::move(family));
+  }
   return families;
 }
 

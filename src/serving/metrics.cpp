@@ -157,6 +157,7 @@ struct Metrics::State {
           .Register(registry);
   std::vector<prometheus::Family<prometheus::Gauge>*> gauge_families;
   std::vector<prometheus::Family<prometheus::Counter>*> counter_families;
+  const Gpus gpus;
   std::mutex mutex;
   std::map<const Engine*, Sampled> engines;  // as of the latest sample
 };
@@ -180,6 +181,7 @@ std::string Metrics::text() const {
   });
   auto families = state_->registry.Collect();
   std::ranges::move(device_families(devices), std::back_inserter(families));
+  std::ranges::move(gpu_families(state_->gpus.read()), std::back_inserter(families));
   return prometheus::TextSerializer().Serialize(families);
 }
 
