@@ -47,6 +47,12 @@ __device__ inline void store_release(std::uint32_t* flag, std::uint32_t value) {
 }
 // Between two looks at a flag.
 __device__ inline void pause() { __nanosleep(20); }
+// Of a clock that goes on while a thread waits.
+__device__ inline std::uint64_t nanoseconds() {
+  std::uint64_t time;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(time));
+  return time;
+}
 
 }  // namespace troika::cuda
 

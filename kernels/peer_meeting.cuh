@@ -26,7 +26,8 @@ struct Signal {
 template <class T>
 struct Peers {
   int rank, world;
-  std::uint32_t patience;  // looks at a flag, some 20 ns each at least, until its rank counts as lost
+  std::uint64_t patience;  // nanoseconds until a rank that does not come counts as lost
+  std::uint32_t* report;   // memory of the host that gets what Signal::late gets, or null
   const T* in[most_peers];
   T* staging[most_peers];
   Signal* signals[most_peers];
@@ -46,12 +47,14 @@ __device__ bool meet(const Peers<T>& p, std::uint32_t number) {
   Signal& own = *p.signals[p.rank];
   if (load_acquire(&own.late) != 0) return false;
   store_release(&p.signals[peer]->arrived[blockIdx.x][p.rank], number);
-  for (std::uint32_t looks = 0; looks < p.patience; ++looks) {
+  const std::uint64_t begin = nanoseconds();
+  do {
     // The difference, since the count begins anew after 2^32.
     if (static_cast<std::int32_t>(load_acquire(&own.arrived[blockIdx.x][peer]) - number) >= 0) return true;
     pause();
-  }
+  } while (nanoseconds() - begin < p.patience);
   store_release(&own.late, static_cast<std::uint32_t>(1 + peer));
+  if (p.report) store_release(p.report, static_cast<std::uint32_t>(1 + peer));
   return false;
 }
 

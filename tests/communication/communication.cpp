@@ -9,107 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "communication/operations.hpp"
 #include "communication/support.hpp"
 #include "support/catch.hpp"
 #include "support/run_ranks.hpp"
 
 using namespace troika;
 using namespace troika::test;
-
-namespace {
-
-// Every operation once, on one rank, against what the test works out itself. Gives what differs.
-template <Element E, class C>
-std::string check_operations(C& c, std::uint64_t seed, std::size_t count) {
-  const int n = c.world_size(), me = c.rank();
-  const auto ranks = static_cast<std::size_t>(n), mine = static_cast<std::size_t>(me);
-  std::string wrong;
-  const auto expect = [&](const std::vector<E>& got, const std::vector<E>& wanted, const std::string& what) {
-    if (same_bits(got, wanted)) return;
-    wrong += what + " of " + std::to_string(count) + " " + std::string(to_string(dtype_of<E>)) + " on rank " +
-             std::to_string(me) + " of " + std::to_string(n) + "; ";
-  };
-
-  std::vector<std::vector<E>> in(ranks);
-  for (int r = 0; r < n; ++r) in[static_cast<std::size_t>(r)] = elements<E>(seed, r, count);
-  for (const Reduction reduction : {Reduction::sum, Reduction::max}) {
-    std::vector<E> wanted(count), terms(ranks), out(count);
-    for (std::size_t i = 0; i < count; ++i) {
-      for (std::size_t r = 0; r < ranks; ++r) terms[r] = in[r][i];
-      wanted[i] = reduced(terms, reduction);
-    }
-    const std::string name(to_string(reduction));
-    c.all_reduce(std::span<const E>(in[mine]), std::span<E>(out), reduction);
-    expect(out, wanted, "all_reduce " + name);
-    std::vector<E> in_place = in[mine];
-    c.all_reduce(std::span<E>(in_place), reduction);
-    expect(in_place, wanted, "all_reduce in place " + name);
-
-    const std::size_t part = count / ranks;
-    const auto begin = wanted.begin() + static_cast<std::ptrdiff_t>(part * mine);
-    const std::vector<E> wanted_part(begin, begin + static_cast<std::ptrdiff_t>(part));
-    std::vector<E> scattered(part);
-    c.reduce_scatter(std::span<const E>(in[mine]).first(part * ranks), std::span<E>(scattered), reduction);
-    expect(scattered, wanted_part, "reduce_scatter " + name);
-
-    // Rank r gets a share that grows with r; the last one the rest; rank 1 nothing.
-    std::vector<std::size_t> counts(ranks, 0);
-    std::size_t given = 0;
-    for (std::size_t r = 0; r + 1 < ranks; ++r) given += counts[r] = r == 1 ? 0 : count * (r + 1) / (ranks * ranks + 1);
-    counts.back() = count - given;
-    const std::size_t skip = std::accumulate(counts.begin(), counts.begin() + me, std::size_t{0});
-    scattered.assign(counts[mine], E{});
-    c.reduce_scatter(std::span<const E>(in[mine]), std::span<E>(scattered), counts, reduction);
-    const auto uneven = wanted.begin() + static_cast<std::ptrdiff_t>(skip);
-    expect(scattered, {uneven, uneven + static_cast<std::ptrdiff_t>(counts[mine])}, "uneven reduce_scatter " + name);
-
-    std::vector<E> gathered(count);
-    c.all_gather(std::span<const E>(scattered), std::span<E>(gathered), counts);
-    expect(gathered, wanted, "uneven all_gather " + name);
-  }
-
-  std::vector<E> all;
-  for (const auto& part : in) all.insert(all.end(), part.begin(), part.end());
-  std::vector<E> out(count * ranks);
-  c.all_gather(std::span<const E>(in[mine]), std::span<E>(out));
-  expect(out, all, "all_gather");
-
-  for (int root = 0; root < n; ++root) {
-    std::vector<E> data = in[mine];
-    c.broadcast(std::span<E>(data), Root{root});
-    expect(data, in[static_cast<std::size_t>(root)], "broadcast");
-  }
-
-  // Rank i sends (i * 7 + j * 3) % 5 * count / 8 elements to rank j: zeros among them.
-  const auto sends = [&](int i, int j) { return static_cast<std::size_t>((i * 7 + j * 3) % 5) * count / 8; };
-  std::vector<std::size_t> send_counts, recv_counts;
-  std::vector<E> sent, received, wanted;
-  for (int peer = 0; peer < n; ++peer) {
-    send_counts.push_back(sends(me, peer));
-    recv_counts.push_back(sends(peer, me));
-    for (std::size_t i = 0; i < sends(me, peer); ++i) sent.push_back(element<E>(seed + 1 + mine, peer, i));
-    for (std::size_t i = 0; i < sends(peer, me); ++i) {
-      wanted.push_back(element<E>(seed + 1 + static_cast<std::uint64_t>(peer), me, i));
-    }
-  }
-  received.resize(wanted.size());
-  c.all_to_all(std::span<const E>(sent), send_counts, std::span<E>(received), recv_counts);
-  expect(received, wanted, "all_to_all");
-
-  // A ring of messages: the even ones send first.
-  if (n > 1) {
-    const int next = (me + 1) % n, previous = (me + n - 1) % n;
-    std::vector<E> message(count);
-    if (me % 2 == 0) c.send(std::span<const E>(in[mine]), next);
-    c.recv(std::span<E>(message), previous);
-    if (me % 2 == 1) c.send(std::span<E>(in[mine]), next);
-    expect(message, in[static_cast<std::size_t>(previous)], "ring");
-  }
-  c.barrier();
-  return wrong;
-}
-
-}  // namespace
 
 TEMPLATE_TEST_CASE("Every operation gives what a naive loop gives, for every type, size and world", "[communication]",
                    OnThreads, OnStagelessThreads, OnSimulated) {
@@ -120,12 +26,12 @@ TEMPLATE_TEST_CASE("Every operation gives what a naive loop gives, for every typ
     std::string text;
     std::uint64_t seed = 0;
     for (const std::size_t count : {0, 1, 3, 17, 64, 1000, 5003}) {
-      text += check_operations<float>(c, ++seed, count);
-      text += check_operations<f16>(c, ++seed, count);
-      text += check_operations<bf16>(c, ++seed, count);
-      text += check_operations<std::int32_t>(c, ++seed, count);
-      text += check_operations<std::int8_t>(c, ++seed, count);
-      text += check_operations<std::uint8_t>(c, ++seed, count);
+      text += check_operations<float>(c, on_host, ++seed, count);
+      text += check_operations<f16>(c, on_host, ++seed, count);
+      text += check_operations<bf16>(c, on_host, ++seed, count);
+      text += check_operations<std::int32_t>(c, on_host, ++seed, count);
+      text += check_operations<std::int8_t>(c, on_host, ++seed, count);
+      text += check_operations<std::uint8_t>(c, on_host, ++seed, count);
     }
     return text;
   });
@@ -137,8 +43,8 @@ TEMPLATE_TEST_CASE("Large messages", "[communication]", OnThreads, OnSimulated) 
   TestType on(7);
   const auto wrong = run_ranks(ranks, [&](auto& rank) {
     Communication c{rank, on.transport()};
-    return check_operations<float>(c, 1, (1 << 18) + 5) + check_operations<bf16>(c, 2, (1 << 18) - 1) +
-           check_operations<std::int8_t>(c, 3, 1 << 18);
+    return check_operations<float>(c, on_host, 1, (1 << 18) + 5) +
+           check_operations<bf16>(c, on_host, 2, (1 << 18) - 1) + check_operations<std::int8_t>(c, on_host, 3, 1 << 18);
   });
   for (const auto& text : wrong) CHECK(text == "");
 }

@@ -13,7 +13,7 @@ namespace {
 
 enum class Collective { one_shot, two_shot, two_shot_in_place, reduce_scatter, all_gather, without_exit };
 
-constexpr std::uint32_t patience = 3000;  // beyond what any schedule needs where all ranks come
+constexpr std::uint64_t patience = 60'000;  // beyond what any schedule needs where all ranks come
 
 // What may happen between two collectives: the input gets the values of the next one, and the staging is used for
 // others.
@@ -29,7 +29,7 @@ void all_reduce_without_exit(cuda::Peers<T> p, T* out, std::int64_t count) {
   const std::uint32_t met = cuda::meetings_so_far(p);
   if (!cuda::meet_at_entry(p, met + 1)) return;
   cuda::for_each_pack<4>(count,
-                         [&]<int n>(std::int64_t i) { cuda::store_pack(cuda::sum_over_ranks<n>(p, i), out + i); });
+                         [&]<int n>(std::int64_t i) { cuda::store_pack(cuda::reduce_over_ranks<n>(p, i), out + i); });
   if (threadIdx.x == 0) p.signals[p.rank]->meetings[blockIdx.x] = met + 1;
 }
 
@@ -70,7 +70,7 @@ struct Group {
   std::size_t at(int r, int round) const { return static_cast<std::size_t>(r * rounds + round); }
 
   void launch(Machine& machine, int r, int round) {
-    cuda::Peers<T> peers{r, world, patience, {}, {}, {}};
+    cuda::Peers<T> peers{r, world, patience, nullptr, {}, {}, {}};
     for (int i = 0; i < world; ++i) {
       const auto index = static_cast<std::size_t>(i);
       peers.in[i] = in[index].data();
@@ -221,7 +221,7 @@ TEST_CASE("peers refuse what cannot work") {
   Machine machine;
   Memory<float> buffer(std::size_t{8}), odd(std::size_t{8}, 1);
   cuda::Signal signal{};
-  cuda::Peers<float> peers{0, 1, patience, {buffer.data()}, {buffer.data()}, {&signal}};
+  cuda::Peers<float> peers{0, 1, patience, nullptr, {buffer.data()}, {buffer.data()}, {&signal}};
   CHECK_THROWS_AS(cuda::all_reduce_one_shot(peers, odd.data(), 8, 1, machine.stream(0)), Error);
   CHECK_THROWS_AS(cuda::all_reduce_one_shot(peers, buffer.data(), 8, 65, machine.stream(0)), Error);
   peers.world = 9;

@@ -48,16 +48,15 @@ struct Outcome {
   }
 };
 
-// Runs fn(Rank<HostDevice>&) on `ranks` threads that share a World, and gives every rank's outcome. A rank that throws
-// is posted to the World, as a scheduler does. fn returns what the main thread is to assert, or nothing.
-template <class F>
-auto try_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
-  using Returned = std::invoke_result_t<F&, Rank<HostDevice>&>;
+// Runs fn(Rank<D>&) on a thread for each device; all share a World. Gives every rank's outcome. A rank that throws is
+// posted to the World, as a scheduler does. fn returns what the main thread is to assert, or nothing.
+template <Device D, class F>
+auto try_ranks(std::vector<D> devices, F&& fn, Trace* trace = nullptr) {
+  using Returned = std::invoke_result_t<F&, Rank<D>&>;
   using Result = std::conditional_t<std::is_void_v<Returned>, bool, std::decay_t<Returned>>;
+  const int ranks = static_cast<int>(devices.size());
   auto world = std::make_shared<World>(ranks);
-  std::vector<HostDevice> devices;
-  for (int r = 0; r < ranks; ++r) devices.emplace_back(r);
-  std::vector<Outcome<Result>> outcomes(static_cast<std::size_t>(ranks));
+  std::vector<Outcome<Result>> outcomes(devices.size());
   std::atomic<int> finished{0};
   {
     std::vector<std::thread> threads;
@@ -65,7 +64,7 @@ auto try_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
       threads.emplace_back([&, r] {
         auto& outcome = outcomes[static_cast<std::size_t>(r)];
         try {
-          Rank<HostDevice> rank(r, devices[static_cast<std::size_t>(r)], world, trace);
+          Rank<D> rank(r, devices[static_cast<std::size_t>(r)], world, trace);
           if constexpr (std::is_void_v<Returned>) {
             fn(rank);
             outcome.value = true;
@@ -87,22 +86,37 @@ auto try_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
   return outcomes;
 }
 
+// The same on so many devices of the host.
+inline std::vector<HostDevice> plain_devices(int ranks) {
+  std::vector<HostDevice> devices;
+  for (int r = 0; r < ranks; ++r) devices.emplace_back(r);
+  return devices;
+}
+template <class F>
+auto try_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
+  return try_ranks(plain_devices(ranks), fn, trace);
+}
+
 // The same for runs that should succeed: the results in rank order (nothing for a function that returns nothing).
 // Throws what the rank that ended first of the failed ones threw.
-template <class F>
-auto run_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
-  auto outcomes = try_ranks(ranks, fn, trace);
+template <Device D, class F>
+auto run_ranks(std::vector<D> devices, F&& fn, Trace* trace = nullptr) {
+  auto outcomes = try_ranks(std::move(devices), fn, trace);
   const typename decltype(outcomes)::value_type* first = nullptr;
   for (const auto& outcome : outcomes) {
     if (outcome.error && (!first || outcome.finished < first->finished)) first = &outcome;
   }
   if (first) std::rethrow_exception(first->error);
-  using Returned = std::invoke_result_t<F&, Rank<HostDevice>&>;
+  using Returned = std::invoke_result_t<F&, Rank<D>&>;
   if constexpr (!std::is_void_v<Returned>) {
     std::vector<std::decay_t<Returned>> results;
     for (auto& outcome : outcomes) results.push_back(std::move(*outcome.value));
     return results;
   }
+}
+template <class F>
+auto run_ranks(int ranks, F&& fn, Trace* trace = nullptr) {
+  return run_ranks(plain_devices(ranks), fn, trace);
 }
 
 }  // namespace troika::test

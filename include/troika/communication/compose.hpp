@@ -83,6 +83,34 @@ class Composed {
     });
   }
 
+  // Every rank learns the counts of all, so that all find the same rank at fault before any output is written. Gives
+  // the largest.
+  std::size_t check_exchange(const Call& call, std::span<const std::size_t> send_counts,
+                             std::span<const std::size_t> recv_counts) {
+    const std::size_t n = ranks(), row = 2 * n * sizeof(std::size_t);
+    const int me = endpoint_.rank();
+    grow(n * row);
+    const auto row_of = [&](int r) { return scratch_.data() + static_cast<std::size_t>(r) * row; };
+    std::memcpy(row_of(me), send_counts.data(), row / 2);
+    std::memcpy(row_of(me) + row / 2, recv_counts.data(), row / 2);
+    each_pair([&](int peer) {
+      if (peer != me) exchange(call, {row_of(me), row}, {row_of(peer), row}, peer);
+    });
+    const auto count = [&](int r, std::size_t column) {
+      std::size_t value;
+      std::memcpy(&value, row_of(r) + column * sizeof value, sizeof value);
+      return value;
+    };
+    const auto wrong = find_uneven_exchange(
+        endpoint_.world_size(), [&](int i, int j) { return count(i, static_cast<std::size_t>(j)); },
+        [&](int i, int j) { return count(j, n + static_cast<std::size_t>(i)); },
+        [&](int r) { return endpoint_.world_rank(r); });
+    if (wrong) throw error_of(*wrong, call);
+    std::size_t largest = 0;
+    for (std::size_t i = 0; i < 2 * n * n; ++i) largest = std::max(largest, count(0, i));
+    return largest;
+  }
+
  private:
   std::size_t ranks() const { return static_cast<std::size_t>(endpoint_.world_size()); }
   static void copy(std::byte* to, const std::byte* from, std::size_t bytes) {
@@ -142,30 +170,6 @@ class Composed {
       exchange(call, {out + begin_of(me), begin_of(me + 1) - begin_of(me)},
                {out + begin_of(peer), begin_of(peer + 1) - begin_of(peer)}, peer);
     });
-  }
-
-  // Every rank learns the counts of all, so that all find the same rank at fault before any output is written.
-  void check_exchange(const Call& call, std::span<const std::size_t> send_counts,
-                      std::span<const std::size_t> recv_counts) {
-    const std::size_t n = ranks(), row = 2 * n * sizeof(std::size_t);
-    const int me = endpoint_.rank();
-    grow(n * row);
-    const auto row_of = [&](int r) { return scratch_.data() + static_cast<std::size_t>(r) * row; };
-    std::memcpy(row_of(me), send_counts.data(), row / 2);
-    std::memcpy(row_of(me) + row / 2, recv_counts.data(), row / 2);
-    each_pair([&](int peer) {
-      if (peer != me) exchange(call, {row_of(me), row}, {row_of(peer), row}, peer);
-    });
-    const auto count = [&](int r, std::size_t column) {
-      std::size_t value;
-      std::memcpy(&value, row_of(r) + column * sizeof value, sizeof value);
-      return value;
-    };
-    const auto wrong = find_uneven_exchange(
-        endpoint_.world_size(), [&](int i, int j) { return count(i, static_cast<std::size_t>(j)); },
-        [&](int i, int j) { return count(j, n + static_cast<std::size_t>(i)); },
-        [&](int r) { return endpoint_.world_rank(r); });
-    if (wrong) throw error_of(*wrong, call);
   }
 
   void grow(std::size_t bytes) {

@@ -37,6 +37,17 @@ cudaStream_t Queue::stream() const {
   return stream_.handle;
 }
 
+void Queue::synchronize() {
+  check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  for (const auto& weak : guards_)
+    if (const auto guard = weak.lock()) guard->check();
+}
+
+void Queue::guard(std::weak_ptr<StreamGuard> guard) {
+  std::erase_if(guards_, [](const auto& old) { return old.expired(); });
+  guards_.push_back(std::move(guard));
+}
+
 const std::byte* Queue::find_array(std::span<const std::byte> values) {
   ++uses_;
   Array* oldest = nullptr;
@@ -98,7 +109,8 @@ CudaDevice::CudaDevice(int index, CudaOptions options, int gpu, int virtual_rank
       pinned_(std::make_shared<CudaPool>(gpu, CudaPool::Kind::pinned, SIZE_MAX)),
       queue_(std::make_shared<cuda::Queue>(gpu, memory_, pinned_)) {}
 
-void CudaStream::synchronize() { cuda::check(cudaStreamSynchronize(cuda::stream_of(*this)), "cudaStreamSynchronize"); }
+void CudaStream::synchronize() { device_->queue().synchronize(); }
+void CudaStream::guard(std::weak_ptr<StreamGuard> guard) { device_->queue().guard(std::move(guard)); }
 void* CudaStream::native() const { return cuda::stream_of(*this); }
 
 int cuda_device_count() {

@@ -30,6 +30,8 @@ class Queue {
 
   // The stream, with its GPU as the one that the calling thread works on.
   cudaStream_t stream() const;
+  void synchronize();
+  void guard(std::weak_ptr<StreamGuard> guard);
   int multiprocessors() const { return multiprocessors_; }
   Products& products() { return *products_; }
 
@@ -76,6 +78,7 @@ class Queue {
   std::shared_ptr<CudaPool> memory_, pinned_;
   Stream stream_;
   std::unique_ptr<Products> products_;
+  std::vector<std::weak_ptr<StreamGuard>> guards_;
   std::vector<Array> arrays_;
   std::vector<Table> tables_;
   std::uint64_t uses_ = 0;

@@ -92,6 +92,19 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     return cudaSuccess;
   });
 }
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
+  return call([&](Driver& driver, auto&) {
+    *can = device != peer && (device < driver.options.without_peers) == (peer < driver.options.without_peers);
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
+  return call([&](Driver& driver, auto&) {
+    if (peer == this_device || peer < 0 || peer >= driver.options.gpus) return cudaErrorInvalidDevice;
+    const bool added = driver.peers.insert({this_device, peer}).second;
+    return added ? cudaSuccess : cudaErrorPeerAccessAlreadyEnabled;
+  });
+}
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 const char* cudaGetErrorName(cudaError_t error) {
@@ -105,6 +118,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorPeerAccessAlreadyEnabled: return "cudaErrorPeerAccessAlreadyEnabled";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorUnknown: break;
   }

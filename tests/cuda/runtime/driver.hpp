@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -59,6 +60,7 @@ class Driver {
   const Options options;
   Memory memory;
   std::list<Stream> streams;
+  std::set<std::pair<int, int>> peers;       // who was let reach whose memory
   std::map<std::string, std::int64_t> live;  // things by their kind
   std::vector<cudaError_t> errors;           // of each GPU; a failed one stays so
   std::vector<std::string> problems;

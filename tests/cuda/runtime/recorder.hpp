@@ -27,6 +27,7 @@ enum class When { early, late };
 
 struct Options {
   int gpus = 4;                                 // 0: no driver
+  int without_peers = 0;                        // so many of them do not reach the memory of the others
   std::size_t memory = std::size_t{512} << 20;  // of each, in bytes
   When when = When::late;
   shim::Schedule schedule{shim::Schedule::Order::random, 1};  // of streams, and of the threads of kernels

@@ -55,5 +55,6 @@ inline void store_release(std::uint32_t* flag, std::uint32_t value) {
   *static_cast<volatile std::uint32_t*>(flag) = value;
 }
 inline void pause() { shim::spin(); }
+inline std::uint64_t nanoseconds() { return shim::clock(); }
 
 }  // namespace troika::cuda

@@ -12,6 +12,7 @@
 namespace troika::shim {
 
 Thread* current = nullptr;
+std::uint64_t (*clock)() = [] { return 20 * current->pauses; };
 
 namespace {
 
@@ -93,6 +94,7 @@ bool barrier(bool vote) {
 }
 
 void spin() {
+  ++current->pauses;
   current->state = Thread::State::spinning;
   current->fibre.suspend();
 }

@@ -49,6 +49,7 @@ struct Thread {
   int barriers = 0;              // that it came to
   std::uint64_t generation = 0;  // of the barrier or exchange that it waits for
   std::uint64_t exchanges = 0;
+  std::uint64_t pauses = 0;
   std::unique_ptr<std::byte, void (*)(std::byte*)> stack;
   Fibre fibre;
 };
@@ -113,6 +114,7 @@ class Machine {
 extern Thread* current;
 bool barrier(bool vote = true);  // whether all threads voted for it
 void spin();
+extern std::uint64_t (*clock)();  // in nanoseconds; at first 20 for each spin() of the thread that asks
 std::byte* shared_memory(std::size_t bytes);
 [[noreturn]] void fail(std::string what);
 std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int lane);

@@ -59,6 +59,14 @@ class CudaDevice {
   std::shared_ptr<cuda::Queue> queue_;
 };
 
+// Who may know that what a stream did is not what it was asked for: ranks that wait for each other on their devices, say,
+// and one does not come.
+class StreamGuard {
+ public:
+  virtual ~StreamGuard() = default;
+  virtual void check() = 0;  // throws then
+};
+
 // The order in which a device works. All streams of a device are this one order.
 class CudaStream {
  public:
@@ -68,6 +76,8 @@ class CudaStream {
   CudaDevice& device() const { return *device_; }
   // Returns when all that was given to the stream is done; throws what failed in it.
   void synchronize();
+  // From here on asked by every synchronize(), as long as it lives.
+  void guard(std::weak_ptr<StreamGuard> guard);
   // A cudaStream_t, for a program's own kernels; they are in this order, too.
   void* native() const;
 

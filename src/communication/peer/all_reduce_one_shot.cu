@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "place.cuh"
+
+namespace troika::cuda {
+
+std::size_t peer_signal_bytes() { return (sizeof(Signal) + 255) / 256 * 256; }
+
+void peer_all_reduce_one_shot(const PeerPlace& place, DType dtype, Reduction reduction, std::byte* out,
+                              std::int64_t count) {
+  visit_reduction(dtype, reduction, [&]<class T, class Op>(T, Op) {
+    all_reduce_one_shot<Op>(peers_of<T>(place), reinterpret_cast<T*>(out), count, place.blocks, place.stream);
+  });
+}
+
+}  // namespace troika::cuda
