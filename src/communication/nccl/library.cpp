@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include <troika/core/error.hpp>
 
