@@ -31,7 +31,7 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, cudaStream_t stream, Arguments... arguments) {
   kernel<<<blocks, static_cast<unsigned>(threads), 0, stream>>>(arguments...);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) {
-    throw Error(Fault::peer_failed, std::string("a kernel was not started: ") + cudaGetErrorString(error));
+    throw Error(Fault::device_failed, std::string("a kernel was not started: ") + cudaGetErrorString(error));
   }
 }
 

@@ -17,7 +17,8 @@ int status_of(Fault fault, bool while_reading_request) {
     case Fault::out_of_memory:
     case Fault::peer_failed:
     case Fault::timeout:
-    case Fault::mismatch: return 503;
+    case Fault::mismatch:
+    case Fault::device_failed: return 503;
   }
   return 500;
 }

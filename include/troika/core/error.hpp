@@ -18,6 +18,7 @@ enum class Fault {
   bad_file,          // truncated, lying or unreadable input
   unsupported,       // valid, but not built: an architecture, a tensor type
   out_of_memory,
+  device_failed,  // a GPU or its driver refused, or what ran there failed
 };
 
 constexpr std::string_view to_string(Fault fault) {
@@ -29,6 +30,7 @@ constexpr std::string_view to_string(Fault fault) {
     case Fault::bad_file: return "bad file";
     case Fault::unsupported: return "unsupported";
     case Fault::out_of_memory: return "out of memory";
+    case Fault::device_failed: return "device failed";
   }
   return "unknown fault";
 }

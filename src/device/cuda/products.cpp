@@ -12,7 +12,7 @@ namespace {
 
 void check(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(status == CUBLAS_STATUS_ALLOC_FAILED ? Fault::out_of_memory : Fault::peer_failed,
+  throw Error(status == CUBLAS_STATUS_ALLOC_FAILED ? Fault::out_of_memory : Fault::device_failed,
               std::string("cuBLASLt failed: ") + call + ": " + cublasLtGetStatusString(status));
 }
 

@@ -25,6 +25,8 @@ Queue::Queue(int gpu, std::shared_ptr<CudaPool> memory, std::shared_ptr<CudaPool
       stream_(gpu),
       products_(std::make_unique<Products>(*memory_)) {
   check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, gpu), "cudaDeviceGetAttribute");
+  for (std::size_t i = 0; i < arrays_kept; ++i)
+    arrays_.push_back({pinned_->allocate(array_bytes), memory_->allocate(array_bytes)});
 }
 
 Queue::~Queue() {
@@ -50,16 +52,15 @@ void Queue::guard(std::weak_ptr<StreamGuard> guard) {
 
 const std::byte* Queue::find_array(std::span<const std::byte> values) {
   ++uses_;
-  Array* oldest = nullptr;
+  Array* oldest = &arrays_.front();
   for (Array& array : arrays_) {
     if (array.bytes == values.size() && std::memcmp(array.host.data(), values.data(), values.size()) == 0) {
       array.used = uses_;
       return array.device.data();
     }
-    if (!oldest || array.used < oldest->used) oldest = &array;
+    if (array.used < oldest->used) oldest = &array;
   }
   const auto on = stream();
-  if (arrays_.size() < arrays_kept) oldest = &arrays_.emplace_back();
   // The kernels that read what was there come before the copy, in the stream.
   oldest->copied.synchronize();
   oldest->bytes = SIZE_MAX;  // nothing is found here if what follows fails

@@ -37,12 +37,13 @@ class Queue {
 
   // The same values in memory of the GPU: positions, pages, which head reads which. They are the same in layer after
   // layer, and often in token after token, so copies are kept and found by what is in them. Good until
-  // `arrays_kept` others were asked for: use it in the next kernel.
+  // `arrays_kept` others were asked for: use it in the next kernel. Memory for them is taken at the start; only one
+  // that is longer than `array_bytes` takes more.
   template <class T>
   const T* on_device(std::span<const T> values) {
     return reinterpret_cast<const T*>(find_array(std::as_bytes(values)));
   }
-  static constexpr std::size_t arrays_kept = 256;
+  static constexpr std::size_t arrays_kept = 64, array_bytes = 4096;
 
   struct Angles {
     const float *cos, *sin;  // (positions, head_dim / 2)
@@ -54,9 +55,9 @@ class Queue {
 
  private:
   struct Array {
-    std::size_t bytes = 0;
-    CudaPool::Buffer host{}, device{};
-    Event copied{};  // from then on `host` may be overwritten
+    CudaPool::Buffer host, device;
+    std::size_t bytes = SIZE_MAX;  // of its values; SIZE_MAX: nothing is in it
+    Event copied{};                // from then on `host` may be overwritten
     std::uint64_t used = 0;
   };
   struct Table {

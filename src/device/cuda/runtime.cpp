@@ -17,7 +17,7 @@ void check(cudaError_t error, const char* call) {
     // Both are what a machine without a GPU answers.
     case cudaErrorNoDevice:
     case cudaErrorInsufficientDriver: throw Error(Fault::unsupported, "no GPU, or no driver for it: " + what);
-    default: throw Error(Fault::peer_failed, "a GPU or its driver failed: " + what);
+    default: throw Error(Fault::device_failed, what);
   }
 }
 

@@ -8,7 +8,7 @@
 namespace troika::cuda {
 
 // Throws what a call of the CUDA runtime refused, or what failed before it on the GPU, as one Error that names the call:
-// out_of_memory; unsupported where there is no GPU or its driver is too old; else peer_failed.
+// out_of_memory; unsupported where there is no GPU or its driver is too old; else device_failed.
 void check(cudaError_t error, const char* call);
 
 // An event without a time. Moves only.

@@ -176,7 +176,7 @@ void Stream::launch(std::unique_ptr<shim::Grid> grid) {
   Driver& driver = *Driver::current;
   std::lock_guard lock(driver.mutex);
   const auto refuse = [](const char* why) {
-    throw Error(Fault::peer_failed, std::string("a kernel was not started: ") + why);
+    throw Error(Fault::device_failed, std::string("a kernel was not started: ") + why);
   };
   int device = 0;
   (void)cudaGetDevice(&device);
