@@ -11,14 +11,14 @@
 namespace troika::serving {
 namespace {
 
-// What a model of the family writes at the end of its turn. Files do not always say so in eos_token_id.
-std::string_view end_of_turn(models::ChatFamily family) {
+// What a model of the family writes at the end of its turn, or of a call. Files do not always say so in eos_token_id.
+std::vector<std::string_view> ends_of_turn(models::ChatFamily family) {
   switch (family) {
-    case models::ChatFamily::llama3: return "<|eot_id|>";
-    case models::ChatFamily::chatml: return "<|im_end|>";
-    case models::ChatFamily::mistral: return "</s>";
-    case models::ChatFamily::gemma: return "<end_of_turn>";
-    case models::ChatFamily::phi3: return "<|end|>";
+    case models::ChatFamily::llama3: return {"<|eot_id|>", "<|eom_id|>"};
+    case models::ChatFamily::chatml: return {"<|im_end|>"};
+    case models::ChatFamily::mistral: return {"</s>"};
+    case models::ChatFamily::gemma: return {"<end_of_turn>"};
+    case models::ChatFamily::phi3: return {"<|end|>"};
   }
   return {};
 }
@@ -60,9 +60,10 @@ std::shared_ptr<ServedModel> ServedModel::open(const StoredModel& stored) {
   if (!config.is_decoder()) return model;
   try {
     model->chat = load_chat(stored, config, model->tokenizer);
-    if (const auto id = model->tokenizer.id_of(end_of_turn(model->chat->family()));
-        id && model->tokenizer.is_special(*id))
-      model->ends.push_back(*id);
+    for (const auto end : ends_of_turn(model->chat->family())) {
+      const auto id = model->tokenizer.id_of(end);
+      if (id && model->tokenizer.is_special(*id)) model->ends.push_back(*id);
+    }
   } catch (const Error& error) {
     model->why_no_chat = message_of(error);
   }

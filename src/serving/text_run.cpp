@@ -87,7 +87,9 @@ void TextRun::begin() {
   if (!request_.tools.empty() && !(model_->chat && model_->chat->takes_tools()))
     throw Refusal(400, "\"" + request_.model + "\" does not support tools");
   ids_ = prompt_tokens(limit);
-  parts_ = models::AnswerParts({.thinking = !request_.raw && thinks(), .calls = !request_.tools.empty()});
+  const auto calls = request_.tools.empty() ? models::ToolStyle::none : model_->chat->tool_style();
+  parts_ = models::AnswerParts({.thinking = !request_.raw && thinks(), .calls = calls});
+  call_mark_ = models::call_mark(calls);
   if (ids_.empty()) throw Refusal(400, "the prompt has no tokens");
   prompt_size_ = ids_.size();
   decoder_.emplace(model_->tokenizer);
@@ -216,7 +218,10 @@ void TextRun::pump() {
     for (const auto id : tokens) {
       if (stops_.found()) break;
       ids_.push_back(id);
-      text += stops_.add(decoder_->add(id));
+      // A special token is no text, but this one has to be seen
+      const bool mark =
+          !call_mark_.empty() && model_->tokenizer.is_special(id) && model_->tokenizer.token_of(id) == call_mark_;
+      text += stops_.add(mark ? decoder_->finish() + std::string(call_mark_) : decoder_->add(id));
     }
     if (end && !stops_.found()) {
       text += stops_.add(decoder_->finish());

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <troika/models/text/stream_decoder.hpp>
@@ -80,7 +81,8 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   std::vector<std::int32_t> ids_;
   std::size_t prompt_size_ = 0;
   models::AnswerParts parts_;
-  TextAnswer answer_;  // where it is not streamed
+  std::string_view call_mark_{};  // of calls of tools, where they are wanted
+  TextAnswer answer_;             // where it is not streamed
   bool streaming_ = false;
 
   std::mutex mutex_;  // of what follows

@@ -4,29 +4,9 @@
 #include <algorithm>
 
 #include "in_order.hpp"
+#include "models/text/chat_parts.hpp"
 
 namespace troika::serving {
-namespace {
-
-// As Python writes JSON, with a space behind commas and colons: templates do, and models have learned it so.
-std::string spaced(const Ordered& json) {
-  std::string text;
-  const auto comma = [&] { text += text.size() > 1 ? ", " : ""; };
-  if (json.is_object()) {
-    text = "{";
-    for (const auto& [key, value] : json.items()) comma(), text += Ordered(key).dump() + ": " + spaced(value);
-    return text + "}";
-  }
-  if (json.is_array()) {
-    text = "[";
-    for (const auto& value : json) comma(), text += spaced(value);
-    return text + "]";
-  }
-  return json.dump();
-}
-
-}  // namespace
-
 std::vector<std::string> read_tools(const Fields& fields, std::string_view body) {
   bool wanted = true;
   if (const Json* choice = fields.find("tool_choice")) {
@@ -41,12 +21,14 @@ std::vector<std::string> read_tools(const Fields& fields, std::string_view body)
     if (entry.object("function").string("name").empty()) entry.fail("function", "must have a name");
   }
   std::vector<std::string> tools;
-  for (const auto& tool : in_order(fields, body, "tools")) tools.push_back(spaced(tool));
+  for (const auto& tool : in_order(fields, body, "tools")) tools.push_back(models::spaced(tool));
   return tools;
 }
 
 void read_calls(const Fields& fields, std::string_view body, std::vector<models::ChatMessage>& messages) {
   const auto& list = fields.array("messages");
+  for (std::size_t i = 0; i < messages.size(); ++i)
+    messages[i].tool_call_id = Fields(list[i], "a message").string("tool_call_id", "");
   const auto calls = [](const Json& message) {
     return message.contains("tool_calls") && !message["tool_calls"].empty();
   };
@@ -57,7 +39,8 @@ void read_calls(const Fields& fields, std::string_view body, std::vector<models:
     const Fields message(list[i], "a message");
     const auto& entries = message.array("tool_calls");
     for (std::size_t call = 0; call < entries.size(); ++call) {
-      const Fields function = Fields(entries[call], "a call of a tool").object("function");
+      const Fields entry(entries[call], "a call of a tool");
+      const Fields function = entry.object("function");
       const auto name = function.string("name");
       Ordered arguments = Ordered::object();
       if (const Json* given = function.find("arguments")) {
@@ -66,7 +49,7 @@ void read_calls(const Fields& fields, std::string_view body, std::vector<models:
           arguments = in_order(given->get_ref<const std::string&>(), "the arguments of a call");
         if (!arguments.is_object()) function.fail("arguments", "must be an object");
       }
-      messages[i].tool_calls.push_back({name, spaced(arguments)});
+      messages[i].tool_calls.push_back({name, models::spaced(arguments), entry.string("id", "")});
     }
   }
 }

@@ -13,7 +13,7 @@ namespace troika::serving {
 
 // "tools", each as the text that goes into the prompt; none where "tool_choice" is "none".
 std::vector<std::string> read_tools(const Fields& fields, std::string_view body);
-// The "tool_calls" of "messages", into the messages that were made of them.
+// The "tool_calls" and "tool_call_id" of "messages", into the messages that were made of them.
 void read_calls(const Fields& fields, std::string_view body, std::vector<models::ChatMessage>& messages);
 
 }  // namespace troika::serving

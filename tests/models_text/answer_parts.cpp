@@ -7,6 +7,7 @@
 #include <support/catch.hpp>
 
 using troika::models::AnswerParts;
+using troika::models::ToolStyle;
 
 namespace {
 
@@ -34,7 +35,7 @@ std::string taken_apart(AnswerParts::Wanted wanted, std::string_view text, std::
 TEST_CASE("an answer is taken apart alike, however it is cut") {
   for (const std::size_t size : {1u, 2u, 3u, 7u, 1000u}) {
     CAPTURE(size);
-    const auto both = [&](std::string_view text) { return taken_apart({true, true}, text, size); };
+    const auto both = [&](std::string_view text) { return taken_apart({true, ToolStyle::hermes}, text, size); };
     CHECK(both("Hello < b") == "Hello < b");
     CHECK(both("<think>\nhm, <b> \n</think>\n\nYes \n") == "(hm, <b>)Yes \n");
     CHECK(both("<think>\n\n</think>\n\nYes") == "Yes");
@@ -52,8 +53,52 @@ TEST_CASE("an answer is taken apart alike, however it is cut") {
     CHECK(both("<tool_call>{\"name\":\"f\",\"arguments\":[1]}</tool_call>") ==
           "<tool_call>{\"name\":\"f\",\"arguments\":[1]}</tool_call>");
     CHECK(both("<tool_ca") == "<tool_ca");
-    CHECK(taken_apart({false, false}, "<think>a</think><tool_call>{\"name\":\"f\"}</tool_call>", size) ==
+    CHECK(taken_apart({}, "<think>a</think><tool_call>{\"name\":\"f\"}</tool_call>", size) ==
           "<think>a</think><tool_call>{\"name\":\"f\"}</tool_call>");
-    CHECK(taken_apart({false, true}, "<think>a</think>", size) == "<think>a</think>");
+    CHECK(taken_apart({false, ToolStyle::hermes}, "<think>a</think>", size) == "<think>a</think>");
+  }
+}
+
+TEST_CASE("calls of Llama are JSON at the beginning, or behind a mark") {
+  for (const std::size_t size : {1u, 2u, 3u, 7u, 1000u}) {
+    CAPTURE(size);
+    const auto llama = [&](std::string_view text) { return taken_apart({false, ToolStyle::llama3}, text, size); };
+    CHECK(llama("Hello {\"name\": \"f\", \"parameters\": {}}") == "Hello {\"name\": \"f\", \"parameters\": {}}");
+    CHECK(llama("\n{\"name\": \"f\", \"parameters\": {\"b\": \"}\\\"{\", \"a\": [{}]}}\n") ==
+          R"([f {"b":"}\"{","a":[{}]}])");
+    CHECK(llama("<|python_tag|>{\"type\": \"function\", \"name\": \"f\", \"arguments\": {}} ok") == "[f {}]ok");
+    CHECK(llama("Well. <|python_tag|>{\"name\": \"f\", \"parameters\": {}}") == "Well.[f {}]");
+    CHECK(llama("{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"g\", \"parameters\": {\"a\": 1}}") ==
+          R"([f {}][g {"a":1}])");
+    CHECK(llama("{\"name\": \"f\", \"parameters\": {}}\n<|python_tag|>{\"name\": \"g\", \"parameters\": {}}") ==
+          "[f {}][g {}]");
+    // What is none, or not whole, is text
+    CHECK(llama("{\"name\": \"Ada\", \"age\": 36} {\"name\": \"f\", \"parameters\": {}}") ==
+          "{\"name\": \"Ada\", \"age\": 36} {\"name\": \"f\", \"parameters\": {}}");
+    CHECK(llama("{\"name\": \"f\", \"parameters\": \"{}\"}") == "{\"name\": \"f\", \"parameters\": \"{}\"}");
+    CHECK(llama("{\"name\": \"f\", \"parameters\": {") == "{\"name\": \"f\", \"parameters\": {");
+    CHECK(llama("<|python_tag|>search.call(query=\"a\")") == "<|python_tag|>search.call(query=\"a\")");
+    CHECK(llama("<|pyth") == "<|pyth");
+    CHECK(llama(" \n") == " \n");
+  }
+}
+
+TEST_CASE("calls of Mistral are a list behind a mark") {
+  for (const std::size_t size : {1u, 2u, 3u, 7u, 1000u}) {
+    CAPTURE(size);
+    const auto mistral = [&](std::string_view text) { return taken_apart({false, ToolStyle::mistral}, text, size); };
+    CHECK(mistral("Hello [TOOL], {\"name\": \"f\", \"arguments\": {}}") ==
+          "Hello [TOOL], {\"name\": \"f\", \"arguments\": {}}");
+    CHECK(
+        mistral(
+            "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"b\": \"]\"}}, {\"name\": \"g\", \"arguments\": {}}]") ==
+        R"([f {"b":"]"}][g {}])");
+    CHECK(mistral("Well. [TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}, \"id\": \"abcdefghi\"}] ok") ==
+          "Well.[f {}]ok");
+    // What is none, or not whole, is text; one that is none makes all of them text
+    for (const std::string text :
+         {"[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}, {\"arguments\": {}}]", "[TOOL_CALLS] []",
+          "[TOOL_CALLS]f{}", "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}}", "[TOOL_CALLS", "a [TOOL_CALLS] "})
+      CHECK(mistral(text) == text);
   }
 }

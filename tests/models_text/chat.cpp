@@ -98,6 +98,45 @@ TEST_CASE("Conversations are written down as the family of their template does")
   CHECK(recognise(mistral_last).render(question) == "<s>[INST]Hi[/INST]");
 }
 
+// Beyond what the oracle compares with the templates themselves.
+TEST_CASE("Tools of Llama and Mistral that make no sense are refused, and results find their calls") {
+  const std::string tool = R"({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})";
+  const auto llama = recognise(
+      R"(Cutting Knowledge Date: December 2023 26 Jul 2024 Environment: ipython {{- "Do not use variables.\n\n" }})" +
+      llama3);
+  REQUIRE(llama.tool_style() == ToolStyle::llama3);
+  CHECK_THAT(
+      llama.render(question, {.tools = {tool}}),
+      ContainsSubstring("Environment: ipython\nCutting") &&
+          ContainsSubstring(
+              "Do not use variables.\n\n{\n    \"type\": \"function\",\n    \"function\": {\n        \"name\"") &&
+          ContainsSubstring("\n    }\n}\n\nHi<|eot_id|>"));
+  CHECK_THROWS_WITH(llama.render(std::span(talk).first(1), {.tools = {tool}}), ContainsSubstring("first question"));
+  CHECK_THROWS_WITH(llama.render(question, {.tools = {"[1]"}}), ContainsSubstring("a tool"));
+  CHECK_THAT(llama.render(std::vector<ChatMessage>{{"user", "Hi"}, {"tool", "a\"\n"}}),
+             ContainsSubstring("<|start_header_id|>ipython<|end_header_id|>\n\n\"a\\\"\\n\"<|eot_id|>"));
+  CHECK_FALSE(recognise("Cutting Knowledge Date: December 2023 26 Jul 2024" + llama3).takes_tools());
+
+  const auto mistral = recognise(
+      R"({{ bos_token }}== user_messages[-1] if key != "return" out[:-1] "[AVAILABLE_TOOLS][" "[INST]" + message["content"] + "[/INST]" "[TOOL_CALLS][" message["content"] + eos_token '[TOOL_RESULTS]{"content": ')");
+  REQUIRE(mistral.tool_style() == ToolStyle::mistral);
+  std::vector<ChatMessage> called{
+      {"user", "Hi"},
+      {"assistant", "", "", {{"f", "{}", "call_1"}, {"f", "{\"a\": 1}", "123456789"}, {"g", "{}"}}},
+      {"tool", "one", "", {}, "123456789"},
+      {"tool", "two"}};
+  CHECK(mistral.render(called, {.tools = {tool}}) ==
+        "<s>[AVAILABLE_TOOLS][{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": {\"type\": "
+        "\"object\"}}}][/AVAILABLE_TOOLS][INST]Hi[/INST]"
+        "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}, \"id\": \"000000001\"}, {\"name\": \"f\", \"arguments\": "
+        "{\"a\": 1}, \"id\": \"123456789\"}, {\"name\": \"g\", \"arguments\": {}, \"id\": \"000000003\"}]</s>"
+        "[TOOL_RESULTS]{\"content\": one, \"call_id\": \"123456789\"}[/TOOL_RESULTS][TOOL_RESULTS]{\"content\": two, "
+        "\"call_id\": \"000000003\"}[/TOOL_RESULTS]");
+  CHECK_THROWS_WITH(mistral.render(std::vector<ChatMessage>{{"user", "Hi"}, {"tool", "one"}}),
+                    ContainsSubstring("more than calls"));
+  CHECK_THROWS_WITH(mistral.render(question, {.tools = {"{}"}}), ContainsSubstring("'function'"));
+}
+
 TEST_CASE("Templates that are not known, and conversations that make no sense, are refused") {
   for (const std::string text :
        {"", "{{ messages }}", "<start_of_turn>", "<|im_start|><|im_end|><|im_sep|>", "[INST] <<SYS>>",

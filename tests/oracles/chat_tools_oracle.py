@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Compares conversations with tools and thoughts with what transformers renders from the templates of Qwen2.5 and Qwen3.
+"""Compares conversations with tools and thoughts with what transformers renders from the templates that models have.
 
     chat_tools_oracle.py TOOL_CHAT
 
@@ -14,146 +14,16 @@ import subprocess
 import sys
 import tempfile
 
+from chat_tool_templates import TEMPLATES
+
 try:
+    import jinja2
     import transformers
     from tokenizers import Tokenizer, models
 except ImportError as error:
     print(f"SKIPPED: {error}")
     sys.exit(77)
 
-TOOLS_TEXT = (r"""# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within """
-              r"""<tools></tools> XML tags:\n<tools>" }}
-    {%- for tool in tools %}
-        {{- "\n" }}
-        {{- tool | tojson }}
-    {%- endfor %}
-    {{- "\n</tools>\n\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"""
-              r"""<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call><|im_end|>\n" }}
-""")
-TOOL_ROLE = r"""    {%- elif message.role == "tool" %}
-        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\n<tool_response>\n' }}
-        {{- message.content }}
-        {{- '\n</tool_response>' }}
-        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
-            {{- '<|im_end|>\n' }}
-        {%- endif %}
-    {%- endif %}
-{%- endfor %}
-"""
-TEMPLATES = {
-    "Qwen2.5": r"""{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- messages[0]['content'] }}
-    {%- else %}
-        {{- 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}
-    {%- endif %}
-    {{- "\n\n""" + TOOLS_TEXT + r"""{%- else %}
-    {%- if messages[0]['role'] == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}
-    {%- endif %}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == "assistant" %}
-        {{- '<|im_start|>' + message.role }}
-        {%- if message.content %}
-            {{- '\n' + message.content }}
-        {%- endif %}
-        {%- for tool_call in message.tool_calls %}
-            {%- if tool_call.function is defined %}
-                {%- set tool_call = tool_call.function %}
-            {%- endif %}
-            {{- '\n<tool_call>\n{"name": "' }}
-            {{- tool_call.name }}
-            {{- '", "arguments": ' }}
-            {{- tool_call.arguments | tojson }}
-            {{- '}\n</tool_call>' }}
-        {%- endfor %}
-        {{- '<|im_end|>\n' }}
-""" + TOOL_ROLE + r"""{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}
-""",
-    "Qwen3": r"""{%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- if messages[0].role == 'system' %}
-        {{- messages[0].content + '\n\n' }}
-    {%- endif %}
-    {{- """ + '"' + TOOLS_TEXT + r"""{%- else %}
-    {%- if messages[0].role == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
-    {%- endif %}
-{%- endif %}
-{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- set index = (messages|length - 1) - loop.index0 %}
-    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
-        {%- set ns.multi_step_tool = false %}
-        {%- set ns.last_query_index = index %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.content is string %}
-        {%- set content = message.content %}
-    {%- else %}
-        {%- set content = '' %}
-    {%- endif %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) %}
-        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == "assistant" %}
-        {%- set reasoning_content = '' %}
-        {%- if message.reasoning_content is string %}
-            {%- set reasoning_content = message.reasoning_content %}
-        {%- else %}
-            {%- if '</think>' in content %}
-                {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
-                {%- set content = content.split('</think>')[-1].lstrip('\n') %}
-            {%- endif %}
-        {%- endif %}
-        {%- if loop.index0 > ns.last_query_index %}
-            {%- if loop.last or (not loop.last and reasoning_content) %}
-                {{- '<|im_start|>' + message.role + '\n<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
-            {%- else %}
-                {{- '<|im_start|>' + message.role + '\n' + content }}
-            {%- endif %}
-        {%- else %}
-            {{- '<|im_start|>' + message.role + '\n' + content }}
-        {%- endif %}
-        {%- if message.tool_calls %}
-            {%- for tool_call in message.tool_calls %}
-                {%- if (loop.first and content) or (not loop.first) %}
-                    {{- '\n' }}
-                {%- endif %}
-                {%- if tool_call.function %}
-                    {%- set tool_call = tool_call.function %}
-                {%- endif %}
-                {{- '<tool_call>\n{"name": "' }}
-                {{- tool_call.name }}
-                {{- '", "arguments": ' }}
-                {%- if tool_call.arguments is string %}
-                    {{- tool_call.arguments }}
-                {%- else %}
-                    {{- tool_call.arguments | tojson }}
-                {%- endif %}
-                {{- '}\n</tool_call>' }}
-            {%- endfor %}
-        {%- endif %}
-        {{- '<|im_end|>\n' }}
-""" + TOOL_ROLE + r"""{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\n\n</think>\n\n' }}
-    {%- endif %}
-{%- endif %}
-""",
-}
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "The \"weather\" \u00e4\n", "parameters": {
     "type": "object", "properties": {"place": {"type": "string"}, "days": {"type": "integer", "enum": [1, 2]}}, "required": ["place"]}}},
     {"type": "function", "function": {"name": "time", "parameters": {"type": "object", "properties": {}}}}]
@@ -164,18 +34,51 @@ CALLS = [{"type": "function", "function": {"name": "weather", "arguments": {"pla
 def conversations():
     user, end = {"role": "user", "content": "Hi \n"}, {"role": "user", "content": "and now?"}
     system = {"role": "system", "content": "Be kind."}
-    result, other = {"role": "tool", "content": "12 \u00b0C"}, {"role": "tool", "content": ""}
+    results = [{"role": "tool", "content": "12 \u00b0C"}, {"role": "tool", "content": ""}]
     answers = [{"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {}), **({"reasoning_content": thought} if thought else {})}
                for content, calls, thought in itertools.product(("", "Let me see."), ([], CALLS[:1], CALLS), ("", "\nhm, well\n"))]
     answers.append({"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes."})
     for first in ([], [system]):
         yield first + [user]
+        yield first + [user, answers[0], user]
         for answer in answers:
             yield first + [user, answer, end]
             if answer.get("tool_calls"):
-                yield first + [user, answer, result]
-                yield first + [user, answer, result, other, answer, other]
-                yield first + [user, answer, result, {"role": "assistant", "content": "12."}, end]
+                said = results[:len(answer["tool_calls"])]
+                yield first + [user, answer, *said]
+                yield first + [user, answer, *said, answer, *said]
+                yield first + [user, answer, *said, {"role": "assistant", "content": "12."}, end]
+
+
+def with_ids(messages, name, backwards):
+    """Calls and results, named by their number; results come in the order of their calls, or the other way."""
+    messages, number, left = json.loads(json.dumps(messages)), 0, []
+    for message in messages:
+        if message["role"] != "tool":
+            left = []
+        for call in message.get("tool_calls", []):
+            number += 1
+            call["id"] = name(number)
+            left.append(call["id"])
+        if message["role"] == "tool":
+            message["tool_call_id"] = left.pop(-1 if backwards else 0)
+    return messages
+
+
+def numbered(number):
+    return f"{number:09}"
+
+
+# What troika gets, and what the template gets: ids that it takes, some that it does not, and none.
+NAMES = [(lambda n: f"abcDEF0{n:02}", lambda n: f"abcDEF0{n:02}", True), (lambda n: f"call_{n}-{'x' * n}", numbered, True),
+         (lambda n: "", numbered, False)]
+
+
+def one_call_a_message(messages):
+    """As the template of Llama has it; troika takes several."""
+    for message in messages:
+        calls = message.get("tool_calls", [])
+        yield from ([{**message, "tool_calls": [call]} for call in calls] if calls else [message])
 
 
 def as_hex(text):
@@ -189,33 +92,44 @@ def line(messages, tools, begin):
         if "reasoning_content" in message:
             words += ["thinking", as_hex(message["reasoning_content"])]
         for call in message.get("tool_calls", []):
-            words += ["call:" + call["function"]["name"], as_hex(json.dumps(call["function"]["arguments"], ensure_ascii=False))]
+            words += ["call:" + call["function"]["name"], as_hex(json.dumps(call["function"]["arguments"], ensure_ascii=False)), "id", as_hex(call["id"])]
+        if message["role"] == "tool":
+            words += ["id", as_hex(message["tool_call_id"])]
     return " ".join(words) + "\n"
 
 
 def main():
     tool, failed = sys.argv[1], 0
-    talks = [(messages, tools, begin) for messages in conversations() for tools in ([], TOOLS[:1], TOOLS) for begin in (0, 1, 2)]
+    talks = [(messages, names, tools, begin) for messages in conversations() for names in NAMES for tools in ([], TOOLS[:1], TOOLS)
+             for begin in (0, 1, 2)]
+    lines = "".join(line(with_ids(messages, names[0], names[2]), tools, begin) for messages, names, tools, begin in talks)
     for name, template in TEMPLATES.items():
         tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token="<bos>", eos_token="<eos>")
         with tempfile.TemporaryDirectory() as temp:
-            (pathlib.Path(temp) / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>", "chat_template": template}))
-            done = subprocess.run([tool, temp], input="".join(line(*talk) for talk in talks), capture_output=True, text=True, timeout=60)
+            (pathlib.Path(temp) / "tokenizer_config.json").write_text(
+                json.dumps({"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": template}))
+            done = subprocess.run([tool, temp], input=lines, capture_output=True, text=True, timeout=60)
         if done.returncode != 0:
             print(f"FAIL {name}: {done.stderr.strip()}")
             failed += 1
             continue
-        same = wrong = 0
-        for (messages, tools, begin), answer in zip(talks, done.stdout.splitlines(), strict=True):
-            want = tokenizer.apply_chat_template(messages, tools=tools or None, chat_template=template, tokenize=False,
-                                                 add_generation_prompt=begin > 0, enable_thinking=begin < 2)
+        same = refused = wrong = 0
+        for (messages, names, tools, begin), answer in zip(talks, done.stdout.splitlines(), strict=True):
+            asked = with_ids(messages, names[1], names[2])
+            try:
+                want = tokenizer.apply_chat_template(list(one_call_a_message(asked)) if "Llama" in name else asked, tools=tools or None,
+                                                     chat_template=template, tokenize=False, add_generation_prompt=begin > 0,
+                                                     enable_thinking=begin < 2, date_string="26 Jul 2024")
+            except jinja2.exceptions.TemplateError:
+                want = "refused"
             got = bytes.fromhex(answer[1:]).decode() if answer != "refused" else answer
-            same += got == want
+            same += got == want != "refused"
+            refused += got == want == "refused"
             wrong += got != want
             if got != want and wrong == 1:
-                print(f"  {messages} begin {begin}:\n{got!r} instead of\n{want!r}")
+                print(f"  {asked} begin {begin}:\n{got!r} instead of\n{want!r}")
         failed += wrong
-        print(f"{'FAIL' if wrong else 'ok  '} {name}: {same} the same, {wrong} wrong")
+        print(f"{'FAIL' if wrong else 'ok  '} {name}: {same} the same, {refused} refused by both, {wrong} wrong")
     print(f"compared with transformers {transformers.__version__}: " + (f"{failed} FAIL" if failed else "no difference"))
     return 1 if failed else 0
 

@@ -16,18 +16,34 @@ const Json tools =
     Json::array({{{"type", "function"}, {"function", {{"name", "time"}, {"parameters", {{"type", "object"}}}}}}});
 const std::string call = "<tool_call>\n{\"name\": \"time\", \"arguments\": {\"zone\": \"UTC\"}}\n</tool_call>";
 
+// Ids behind those of the tokenizer, which are special.
+constexpr std::int32_t tag = 262;
+
 // Of the words by which templates with tools and thoughts are known.
 struct ToolFixture : ApiFixture {
-  explicit ToolFixture(bool thinks) : ApiFixture({}, 2000) {
-    Json config;
-    config["chat_template"] =
-        "{{ '<|im_start|>' }}{{ '<|im_end|>' }}# Tools\n\nYou may call one or more functions to assist with the user "
-        "query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools> "
-        "<tool_response>" +
-        std::string(thinks ? "</think> enable_thinking" : "");
-    folder.write("chat/tokenizer_config.json", config.dump());
+  explicit ToolFixture(bool thinks)
+      : ToolFixture(
+            "{{ '<|im_start|>' }}{{ '<|im_end|>' }}# Tools\n\nYou may call one or more functions to assist with the "
+            "user "
+            "query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools> "
+            "<tool_response>" +
+            std::string(thinks ? "</think> enable_thinking" : "")) {}
+  // With a special token behind those of the tokenizer, of this spelling.
+  explicit ToolFixture(const std::string& chat_template, const std::string& special = "") : ApiFixture({}, 2000) {
+    folder.write("chat/tokenizer_config.json", Json{{"chat_template", chat_template}, {"eos_token", "</s>"}}.dump());
+    if (special.empty()) return;
+    auto tokenizer = Json::parse(byte_level());
+    tokenizer["added_tokens"].push_back({{"id", tag}, {"content", special}, {"special", true}, {"normalized", false}});
+    folder.write("chat/tokenizer.json", tokenizer.dump());
   }
 };
+
+const std::string llama =
+    "{{ '<|start_header_id|>' }}<|end_header_id|><|eot_id|>Cutting Knowledge Date: December 2023 26 Jul 2024 "
+    "Environment: ipython {{ 'Do not use variables.\n\n' }}";
+const std::string mistral =
+    "== user_messages[-1] if key != 'return' out[:-1] '[AVAILABLE_TOOLS] [' '[INST] ' + message['content'] + '[/INST]' "
+    "'[TOOL_CALLS] [' message['content'] + eos_token '[TOOL_RESULTS] {'content': '";
 
 std::string prompt(ApiFixture& api) {
   std::string text;
@@ -86,6 +102,60 @@ TEST_CASE("calls of tools are taken out of the answer, whole and in a stream, fo
   Json none = body;
   none["tool_choice"] = "none";
   CHECK(api.json("/v1/chat/completions", none)["choices"][0]["message"]["content"] == call);
+}
+
+// A mark before calls is a special token, which is no text otherwise
+TEST_CASE("calls in the ways of Llama and Mistral come out as those of others, and back into the prompt") {
+  const bool is_llama = GENERATE(true, false);
+  ToolFixture api(is_llama ? llama : mistral, is_llama ? "<|python_tag|>" : "[TOOL_CALLS]");
+  const std::string text = is_llama ? R"({"name": "time", "parameters": {"zone": "UTC"}})"
+                                    : R"( [{"name": "time", "arguments": {"zone": "UTC"}}])";
+  api.script->set(text);
+  api.script->tokens.insert(api.script->tokens.begin(), tag);
+  Json body = {{"model", "chat"}, {"messages", hi}, {"tools", tools}, {"stream", false}};
+  const Json found = Json::parse(R"([{"function":{"index":0,"name":"time","arguments":{"zone":"UTC"}}}])");
+  auto message = api.json("/api/chat", body)["message"];
+  CHECK(message["content"] == "");
+  CHECK(message["tool_calls"] == found);
+  CHECK_THAT(
+      prompt(api),
+      ContainsSubstring(is_llama ? "Do not use variables.\n\n{\n    \"function\": {\n        \"name\": \"time\""
+                                 : "[AVAILABLE_TOOLS] [{\"type\": \"function\", \"function\": {\"name\": \"time\""));
+  const auto choice = api.json("/v1/chat/completions", body)["choices"][0];
+  CHECK(choice["finish_reason"] == "tool_calls");
+  CHECK(choice["message"]["tool_calls"][0]["function"] == Json{{"name", "time"}, {"arguments", "{\"zone\":\"UTC\"}"}});
+
+  // Of a stream no part has text
+  body["stream"] = true;
+  int calls = 0;
+  for (const auto& part : lines(api.post("/api/chat", body).body)) {
+    CHECK(part["message"]["content"] == "");
+    calls += part["message"].contains("tool_calls") ? 1 : 0;
+  }
+  CHECK(calls == 1);
+  for (const auto& part : events(api.post("/v1/chat/completions", body).body)) {
+    const auto& delta = part["choices"][0]["delta"];
+    CHECK(delta.value("content", "") == "");
+    calls += delta.contains("tool_calls") ? 1 : 0;
+  }
+  CHECK(calls == 2);
+
+  // With what the tool said, by the id that it got
+  body["stream"] = false;
+  body["messages"].push_back(choice["message"]);
+  body["messages"].push_back(
+      {{"role", "tool"}, {"tool_call_id", choice["message"]["tool_calls"][0]["id"]}, {"content", "12:00"}});
+  api.script->set("Noon.");
+  CHECK(api.json("/v1/chat/completions", body)["choices"][0]["message"]["content"] == "Noon.");
+  CHECK_THAT(prompt(api),
+             ContainsSubstring(
+                 is_llama ? "{\"name\": \"time\", \"parameters\": {\"zone\": "
+                            "\"UTC\"}}<|eot_id|><|start_header_id|>ipython<|end_header_id|>\n\n\"12:00\"<|eot_id|>"
+                          : " [{\"name\": \"time\", \"arguments\": {\"zone\": \"UTC\"}, \"id\": \"000000001\"}]"));
+
+  // What is no call is what the model wrote
+  api.script->set(text.substr(0, text.size() - 1));
+  CHECK(api.json("/v1/chat/completions", body)["choices"][0]["message"]["content"] == text.substr(0, text.size() - 1));
 }
 
 TEST_CASE("a client is told whether a model takes tools and thinks") {

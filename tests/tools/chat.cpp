@@ -5,7 +5,8 @@
 //
 // Reads conversations from standard input, one a line: "0" or "1", whether the answer is to be begun, or "2" for one
 // without thinking, then role and content of each message, the content as hex after a dot. "tool-of" and a tool,
-// "call:NAME" and arguments of the last message, "thinking" and its thoughts may stand between them. Prints for each
+// "call:NAME" and arguments of the last message, "id" and that of its last call, or of the call that it answers, and
+// "thinking" and its thoughts may stand between them. Prints for each
 // folder and conversation the rendered text as hex after a dot, or "refused" where it is an Error.
 
 #include <cstdio>
@@ -59,6 +60,10 @@ int main(int argc, char** argv) {
           conversation.options.tools.push_back(from_hex(content));
         else if (role.starts_with("call:"))
           conversation.messages.back().tool_calls.push_back({role.substr(5), from_hex(content)});
+        else if (role == "id" && conversation.messages.back().role == "tool")
+          conversation.messages.back().tool_call_id = from_hex(content);
+        else if (role == "id")
+          conversation.messages.back().tool_calls.back().id = from_hex(content);
         else if (role == "thinking")
           conversation.messages.back().thinking = from_hex(content);
         else

@@ -2,16 +2,14 @@
 #include <troika/models/text/answer_parts.hpp>
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
-#include <nlohmann/json.hpp>
+#include "call_reader.hpp"
 
 namespace troika::models {
 namespace {
 
-constexpr std::string_view blanks = " \t\r\n", think = "<think>", think_end = "</think>", call = "<tool_call>",
-                           call_end = "</tool_call>";
+constexpr std::string_view blanks = " \t\r\n", think = "<think>", think_end = "</think>";
 
 // How much of the mark is at the end of the text, with the blanks before it.
 std::size_t open_end(std::string_view text, std::string_view mark) {
@@ -21,28 +19,13 @@ std::size_t open_end(std::string_view text, std::string_view mark) {
   return text.size() - (before == std::string_view::npos ? 0 : before + 1);
 }
 
-std::optional<ToolCall> read_call(std::string_view text) {
-  using Ordered = nlohmann::ordered_json;
-  if (text.size() > 1 << 20) return std::nullopt;
-  int deepest = 0;
-  const auto note = [&](int depth, Ordered::parse_event_t, const Ordered&) {
-    return deepest = std::max(deepest, depth), depth <= 64;
-  };
-  const auto json = Ordered::parse(text, note, false);
-  if (!json.is_object() || deepest > 64) return std::nullopt;
-  const auto name = json.find("name"), arguments = json.find("arguments");
-  if (name == json.end() || !name->is_string()) return std::nullopt;
-  if (arguments == json.end()) return ToolCall{*name, "{}"};
-  if (!arguments->is_object()) return std::nullopt;
-  return ToolCall{*name, arguments->dump()};
-}
-
 }  // namespace
 
 void AnswerParts::give(Part::Kind kind, std::string text, std::vector<Part>& parts) {
   if (skips_blanks_) text.erase(0, std::min(text.find_first_not_of(blanks), text.size()));
   if (text.empty()) return;
   skips_blanks_ = false;
+  may_call_ = may_call_ && kind != Part::Kind::text;
   parts.push_back({kind, std::move(text), {}});
 }
 
@@ -75,10 +58,16 @@ bool AnswerParts::step(bool last, std::vector<Part>& parts) {
       return true;
     }
     case State::text: {
-      if (!wanted_.calls) return give(Part::Kind::text, std::exchange(held_, {}), parts), false;
-      const auto begin = held_.find(call);
+      if (wanted_.calls == ToolStyle::none) return give(Part::Kind::text, std::exchange(held_, {}), parts), false;
+      const auto mark = call_mark(wanted_.calls);
+      const bool unmarked = wanted_.calls == ToolStyle::llama3 && may_call_;
+      // Several calls may have these between them
+      if (unmarked && called_) held_.erase(0, std::min(held_.find_first_not_of(" \t\r\n;,"), held_.size()));
+      const auto first = std::min(held_.find_first_not_of(blanks), held_.size());
+      const bool open = unmarked && mark.starts_with(std::string_view(held_).substr(first));  // it may become a call
+      const auto begin = unmarked && held_.substr(first, 1) == "{" ? first : held_.find(mark);
       const auto whole = begin != std::string::npos;
-      auto shown = whole ? begin : held_.size() - open_end(held_, call);
+      auto shown = whole ? begin : open ? 0 : held_.size() - open_end(held_, mark);
       if (whole) shown = shown == 0 ? 0 : std::min(held_.find_last_not_of(blanks, shown - 1) + 1, shown);
       if (last && !whole && !(called_ && held_.find_first_not_of(blanks) == std::string::npos)) shown = held_.size();
       give(Part::Kind::text, held_.substr(0, shown), parts);
@@ -87,19 +76,16 @@ bool AnswerParts::step(bool last, std::vector<Part>& parts) {
       return whole;
     }
     case State::call: {  // held: blanks, the mark and what came behind it
-      const auto end = held_.find(call_end);
-      if (end == std::string::npos) {
+      const auto begin = held_.find_first_not_of(blanks);
+      auto read = read_calls(wanted_.calls, std::string_view(held_).substr(begin));
+      if (read.size == std::string::npos) {
         if (last) give(Part::Kind::text, std::exchange(held_, {}), parts);
         return false;
       }
-      const auto begin = held_.find(call) + call.size();
-      if (auto read = read_call(std::string_view(held_).substr(begin, end - begin))) {
-        parts.push_back({Part::Kind::call, {}, std::move(*read)});
-        called_ = skips_blanks_ = true;
-      } else {
-        give(Part::Kind::text, held_.substr(0, end + call_end.size()), parts);
-      }
-      held_.erase(0, end + call_end.size());
+      if (read.calls.empty()) give(Part::Kind::text, held_.substr(0, begin + read.size), parts);
+      for (auto& call : read.calls) parts.push_back({Part::Kind::call, {}, std::move(call)});
+      if (!read.calls.empty()) called_ = skips_blanks_ = may_call_ = true;
+      held_.erase(0, begin + read.size);
       state_ = State::text;
       return true;
     }

@@ -9,6 +9,7 @@
 #include <troika/models/files/gguf.hpp>
 
 #include "../json.hpp"
+#include "chat_parts.hpp"
 #include "hermes.hpp"
 #include "unicode.hpp"
 
@@ -64,8 +65,6 @@ std::string default_system_of(std::string_view text) {
   return {};
 }
 
-std::string trimmed(const std::string& text) { return std::string(unicode::strip(text, true, true)); }
-
 void check(const ChatMessage& message, std::size_t at, bool tools) {
   const bool known = message.role == "user" || message.role == "assistant" || (message.role == "system" && at == 0) ||
                      (message.role == "tool" && tools);
@@ -74,14 +73,6 @@ void check(const ChatMessage& message, std::size_t at, bool tools) {
            "; valid are user and assistant" + (tools ? ", tool" : "") + ", and system for the first";
   });
   expects(tools || message.tool_calls.empty(), "this model's template has no place for calls of tools");
-}
-
-// `at`: of the messages after the system's.
-void check_alternation(const ChatMessage& message, std::size_t at) {
-  expects(message.role == (at % 2 == 0 ? "user" : "assistant"), [&] {
-    return "message " + std::to_string(at) + " after the system's is the " + message.role +
-           "'s; this family alternates user and assistant";
-  });
 }
 
 std::string token_of(const Fields& config, const char* key) {
@@ -104,6 +95,15 @@ std::string gguf_token(const GgufMetadata& metadata, const char* key) {
 }
 
 }  // namespace
+
+std::string trimmed(const std::string& text) { return std::string(unicode::strip(text, true, true)); }
+
+void check_alternation(const ChatMessage& message, std::size_t at) {
+  expects(message.role == (at % 2 == 0 ? "user" : "assistant"), [&] {
+    return "message " + std::to_string(at) + " after the system's is the " + message.role +
+           "'s; this family alternates user and assistant";
+  });
+}
 
 ChatTemplate ChatTemplate::load(const std::filesystem::path& path) {
   if (is_gguf_path(path)) {
@@ -137,13 +137,16 @@ ChatTemplate ChatTemplate::recognise(std::string_view text, std::string bos, std
       // The date is the one that these templates have where nobody gives them another.
       if (!has(text, "26 Jul 2024") || !has(text, "December 2023")) unknown(origin);
       chat.system_prefix_ = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
+      if (has(text, "Environment: ipython") && has(with_line_ends(std::string(text)), llama3_tools_end))
+        chat.tools_ = ToolStyle::llama3;
     }
   } else if (has(text, "<|im_start|>") && has(text, "<|im_end|>") && !has(text, "<|im_sep|>")) {
     chat.family_ = ChatFamily::chatml;
     chat.default_system_ = default_system_of(text);
     chat.strip_thoughts_ = has(text, "</think>");
     chat.may_not_think_ = has(text, "enable_thinking");
-    chat.tools_ = has(with_line_ends(std::string(text)), hermes_tools) && has(text, "<tool_response>");
+    if (has(with_line_ends(std::string(text)), hermes_tools) && has(text, "<tool_response>"))
+      chat.tools_ = ToolStyle::hermes;
   } else if (has(text, "[INST]") && !has(text, "<<SYS>>") && !has(text, "[SYSTEM_PROMPT]")) {
     chat.family_ = ChatFamily::mistral;
     chat.recognise_mistral(text, origin);
@@ -196,33 +199,32 @@ void ChatTemplate::recognise_mistral(std::string_view text, const std::string& o
     system_ = System::last;
   else if (has(quoted, "loop.first and system_message"))
     system_ = System::first;
+
+  for (const std::string gap : {" ", ""}) {
+    const bool known = std::ranges::all_of(
+        std::array{"'[AVAILABLE_TOOLS]" + gap + "['", "'[TOOL_CALLS]" + gap + "['",
+                   "'[TOOL_RESULTS]" + gap + "{'content': '", "'" + open_ + "' + message['content'] + '" + close_ + "'",
+                   std::string("== user_messages[-1]"), std::string("if key != 'return'"), std::string("out[:-1]")},
+        [&](const std::string& part) { return has(quoted, part); });
+    if (!known) continue;
+    tools_ = ToolStyle::mistral;
+    gap_ = gap;
+  }
 }
 
 std::string ChatTemplate::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
   expects(!messages.empty(), "a conversation has at least one message");
-  expects(tools_ || options.tools.empty(), "this model's template has no place for tools");
-  for (std::size_t i = 0; i < messages.size(); ++i) check(messages[i], i, tools_);
+  expects(takes_tools() || options.tools.empty(), "this model's template has no place for tools");
+  for (std::size_t i = 0; i < messages.size(); ++i) check(messages[i], i, takes_tools());
   const bool add_generation_prompt = options.add_generation_prompt;
   switch (family_) {
-    case ChatFamily::llama3: return llama3(messages, add_generation_prompt);
-    case ChatFamily::mistral: return mistral(messages);
+    case ChatFamily::llama3: return llama3(messages, options);
+    case ChatFamily::mistral: return mistral(messages, options);
     case ChatFamily::gemma: return gemma(messages, add_generation_prompt);
     case ChatFamily::phi3: return phi3(messages, add_generation_prompt);
     case ChatFamily::chatml: break;
   }
   return chatml(messages, options);
-}
-
-std::string ChatTemplate::llama3(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
-  std::string text = bos_;
-  const auto header = [](const std::string& role) { return "<|start_header_id|>" + role + "<|end_header_id|>\n\n"; };
-  if (!system_prefix_.empty()) {
-    const bool given = messages[0].role == "system";
-    text += header("system") + system_prefix_ + (given ? trimmed(messages[0].content) : "") + "<|eot_id|>";
-    if (given) messages = messages.subspan(1);
-  }
-  for (const auto& message : messages) text += header(message.role) + trimmed(message.content) + "<|eot_id|>";
-  return add_generation_prompt ? text + header("assistant") : text;
 }
 
 std::string ChatTemplate::take_system(std::span<const ChatMessage>& messages) const {
@@ -231,22 +233,6 @@ std::string ChatTemplate::take_system(std::span<const ChatMessage>& messages) co
   auto system = messages[0].content + "\n\n";
   messages = messages.subspan(1);
   return system;
-}
-
-std::string ChatTemplate::mistral(std::span<const ChatMessage> messages) const {
-  const auto system = take_system(messages);
-  std::string text = bos_;
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    check_alternation(messages[i], i);
-    const auto& content = messages[i].content;
-    if (messages[i].role == "user") {
-      const bool here = system_ == System::last ? i + 1 == messages.size() : i == 0;
-      text += open_ + (here ? system : "") + content + close_;
-    } else {
-      text += before_ + (trim_ ? trimmed(content) : content) + eos_ + after_;
-    }
-  }
-  return text;
 }
 
 std::string ChatTemplate::gemma(std::span<const ChatMessage> messages, bool add_generation_prompt) const {

@@ -9,8 +9,8 @@
 
 namespace troika::models {
 
-// Takes an answer apart while it comes: thoughts in <think>, calls in <tool_call>, and the text for the reader. Marks
-// may come in pieces. What looks like a call and is none, or stops in the middle, is text.
+// Takes an answer apart while it comes: thoughts in <think>, calls of tools as the model writes them, and the text for
+// the reader. Marks may come in pieces. What looks like a call and is none, or stops in the middle, is text.
 class AnswerParts {
  public:
   struct Part {
@@ -19,7 +19,8 @@ class AnswerParts {
     ToolCall call{};
   };
   struct Wanted {
-    bool thinking = false, calls = false;
+    bool thinking = false;
+    ToolStyle calls = ToolStyle::none;
   };
   AnswerParts() = default;
   explicit AnswerParts(Wanted wanted) : wanted_(wanted), state_(wanted.thinking ? State::start : State::text) {}
@@ -37,6 +38,7 @@ class AnswerParts {
   State state_ = State::text;
   std::string held_;
   bool skips_blanks_ = false, called_ = false;
+  bool may_call_ = true;  // Llama 3: where no mark is needed, at the beginning and behind calls
 };
 
 }  // namespace troika::models
