@@ -2,6 +2,7 @@
 #include <troika/models/grammar/grammar.hpp>
 
 #include <chrono>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -66,6 +67,13 @@ const std::vector<std::string> schemas{
     R"({"type":"string","pattern":"a.c"})",
     R"({"type":"string","pattern":"^(\"[^a-z]*\"|\\\\\\w)+$"})",
     R"({"type":"object","properties":{"d":{"type":"array","items":{"type":"array","items":{"type":"number"},"maxItems":2},"maxItems":2}}})",
+    R"({"type":"array","items":{"type":"integer","minimum":-12,"maximum":345}})",
+    R"({"type":["integer","null"],"exclusiveMinimum":7,"multipleOf":6})",
+    R"({"type":"array","items":{"type":"number","minimum":0,"maximum":1}})",
+    R"({"type":"array","items":{"type":"number","exclusiveMinimum":-20,"exclusiveMaximum":3}})",
+    R"({"type":"array","prefixItems":[{"type":"integer"},{"type":"string"}],"minItems":1})",
+    R"({"type":"array","prefixItems":[{"type":"null"},{"type":"boolean"}],"items":{"type":"integer"}})",
+    R"({"type":"array","items":{"$ref":"#/$defs/c"},"uniqueItems":true,"minItems":1,"maxItems":3,"$defs":{"c":{"enum":["a","ab",1,null]}}})",
     R"({"allOf":[{"$ref":"#/definitions/x"}],"title":"T","definitions":{"x":{"type":"object","additionalProperties":{"type":"null"}}}})",
 };
 
@@ -119,6 +127,67 @@ TEST_CASE("a schema says which members come, and which need not") {
   CHECK_FALSE(accepts(open, R"({"a\u0062":1})"));
 }
 
+TEST_CASE("bounds and multiples leave exactly the whole numbers that they should") {
+  for (const std::string bounds :
+       {R"("minimum":0)", R"("minimum":-5,"maximum":5)", R"("exclusiveMinimum":-100,"exclusiveMaximum":100)",
+        R"("minimum":7,"maximum":7)", R"("maximum":-1)", R"("minimum":99,"maximum":1001)",
+        R"("minimum":-120,"maximum":-37)", R"("multipleOf":7)", R"("minimum":12,"maximum":800,"multipleOf":9)",
+        R"("minimum":-0.5,"maximum":10.9)", R"("minimum":1,"exclusiveMinimum":1,"maximum":9,"exclusiveMaximum":12)",
+        R"("maximum":1e30,"minimum":-1e30)"}) {
+    const auto grammar = Grammar::of_schema("{\"type\":\"integer\"," + bounds + "}");
+    const SchemaValidator valid(Json::parse("{\"type\":\"integer\"," + bounds + "}"));
+    CAPTURE(bounds);
+    std::vector<int> wrong;
+    for (int number = -1200; number <= 12000; ++number)
+      if (accepts(grammar, std::to_string(number)) != valid(number)) wrong.push_back(number);
+    CHECK(wrong == std::vector<int>());
+    for (const char* none : {"01", "-", "", "1.0", "--1"}) CHECK_FALSE(accepts(grammar, none));
+  }
+  CHECK(accepts(R"({"type":"integer","minimum":0})", "9999999999999999"));
+  CHECK_FALSE(accepts(R"({"type":"integer","maximum":9999999999999998})", "9999999999999999"));
+}
+
+TEST_CASE("bounds leave the numbers with fractions that they should") {
+  for (const std::string bounds :
+       {R"("minimum":0,"maximum":1)", R"("exclusiveMinimum":0)", R"("exclusiveMinimum":-3,"exclusiveMaximum":11)",
+        R"("minimum":-20,"maximum":-10)", R"("maximum":0)", R"("exclusiveMaximum":0)", R"("minimum":10,"maximum":10)",
+        R"("exclusiveMinimum":-1,"maximum":0)"}) {
+    const auto grammar = Grammar::of_schema("{\"type\":\"number\"," + bounds + "}");
+    const SchemaValidator valid(Json::parse("{\"type\":\"number\"," + bounds + "}"));
+    CAPTURE(bounds);
+    for (int tenths = -300; tenths <= 300; ++tenths) {
+      const auto magnitude = std::to_string(std::abs(tenths) / 10) + "." + std::to_string(std::abs(tenths) % 10);
+      const auto text = (tenths < 0 ? "-" : "") + magnitude;
+      // A bound itself is written without a fraction
+      if (tenths % 10 == 0 && !accepts(grammar, text)) continue;
+      if (accepts(grammar, text) != valid(Json::parse(text))) CHECK(text == "right");
+      if (tenths % 10 == 0 && accepts(grammar, text.substr(0, text.size() - 2)) != valid(Json::parse(text)))
+        CHECK(text == "right without a fraction");
+    }
+  }
+  CHECK(accepts(R"({"type":"number","minimum":0,"maximum":1})", "0.875"));
+  CHECK(accepts(R"({"type":"number","minimum":0,"maximum":1})", "1"));
+  CHECK_FALSE(accepts(R"({"type":"number","minimum":0,"maximum":1})", "1.000001"));
+  CHECK_FALSE(accepts(R"({"type":"number","exclusiveMinimum":0})", "0.000"));
+  CHECK(accepts(R"({"type":"number","exclusiveMinimum":0})", "0.001"));
+}
+
+TEST_CASE("arrays have the items of a list first, and sets have each once") {
+  const std::string pair = R"({"prefixItems":[{"type":"integer"},{"type":"string"}],"minItems":2})";
+  CHECK(accepts(pair, R"([1, "a"])"));
+  CHECK_FALSE(accepts(pair, R"(["a", 1])"));
+  CHECK_FALSE(accepts(pair, "[1]"));
+  CHECK_FALSE(accepts(pair, R"([1, "a", 2])"));
+  const std::string more = R"({"prefixItems":[{"type":"string"}],"items":{"type":"integer"}})";
+  for (const char* text : {"[]", R"(["a"])", R"(["a", 1])", R"(["a", 1, 2, 3, 4])"}) CHECK(accepts(more, text));
+  for (const char* text : {"[1]", R"(["a", "b"])", R"(["a", 1, "b"])"}) CHECK_FALSE(accepts(more, text));
+  CHECK_FALSE(accepts(R"({"prefixItems":[{}],"items":false})", "[1,2]"));
+  const std::string set = R"({"type":"array","items":{"enum":["a","ab","b"]},"uniqueItems":true,"minItems":1})";
+  for (const char* text : {R"(["a"])", R"(["b", "a"])", R"(["ab", "b", "a"])"}) CHECK(accepts(set, text));
+  for (const char* text : {"[]", R"(["a", "a"])", R"(["b", "a", "b"])", R"(["ab", "b", "a", "c"])"})
+    CHECK_FALSE(accepts(set, text));
+}
+
 TEST_CASE("a text that must not go on is complete") {
   GrammarState state(Grammar::of_schema(R"({"type":"boolean"})"));
   CHECK_FALSE(state.accepts());
@@ -146,8 +215,19 @@ TEST_CASE("what a grammar cannot say is refused by its keyword and place") {
     for (const auto& word : words) CHECK_THAT(why(schema), Catch::Matchers::ContainsSubstring(word));
   };
   refused(R"({"properties":{"a":{"not":{}}}})", {"'not'", "'#/properties/a'"});
-  refused(R"({"type":"integer","minimum":1})", {"'minimum'"});
+  refused(R"({"type":"string","minimum":1})", {"'minimum'", "here"});
+  refused(R"({"type":"number","minimum":0.5})", {"'minimum'", "whole"});
+  refused(R"({"type":"integer","exclusiveMinimum":true})", {"'exclusiveMinimum'", "a number"});
+  refused(R"({"type":"integer","minimum":3,"exclusiveMaximum":3})", {"bounds"});
+  refused(R"({"type":"number","minimum":3,"exclusiveMaximum":3})", {"bounds"});
+  refused(R"({"type":"integer","minimum":1e30})", {"'minimum'", "leaves no number"});
+  refused(R"({"type":"integer","minimum":1,"maximum":5,"multipleOf":6})", {"no value"});
+  refused(R"({"type":"integer","multipleOf":1000})", {"'multipleOf'", "100"});
+  refused(R"({"type":"number","multipleOf":0.1})", {"'multipleOf'"});
   refused(R"({"type":"array","uniqueItems":true})", {"'uniqueItems'"});
+  refused(R"({"type":"array","items":{"type":"integer"},"uniqueItems":true})", {"'uniqueItems'", "enum"});
+  refused(R"({"type":"array","items":{"enum":[1,2]},"uniqueItems":true,"minItems":3})", {"at least 3"});
+  refused(R"({"type":"array","prefixItems":[{}],"minItems":2})", {"at least 2"});
   refused(R"({"type":"string","items":{}})", {"'items'", "here"});
   refused(R"x({"type":"string","pattern":"(?=a)"})x", {"pattern", "byte 2"});
   refused(R"({"type":"string","pattern":"a**"})", {"quantifier"});

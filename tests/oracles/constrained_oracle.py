@@ -36,6 +36,12 @@ SCHEMAS = [
     {"type": "string", "pattern": "^[A-Z]{2,3}-\\d{1,4}(\\.[a-f]|x)?$"},
     {"type": "object", "additionalProperties": {"type": ["boolean", "null"]}, "required": ["first"]},
     {"type": "string", "format": "date-time"},
+    {"type": "object", "properties": {"day": {"type": "integer", "minimum": 1, "maximum": 31}, "share": {"type": "number", "minimum": 0, "maximum": 1},
+                                      "even": {"type": "integer", "exclusiveMinimum": -50, "exclusiveMaximum": 50, "multipleOf": 2}},
+     "required": ["day", "share", "even"]},
+    {"type": "array", "prefixItems": [{"type": "integer", "minimum": 0, "maximum": 255}, {"enum": ["a", "b"]}], "items": {"type": "boolean"},
+     "minItems": 2, "maxItems": 4},
+    {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "uniqueItems": True, "minItems": 2},
 ]
 
 
@@ -84,7 +90,7 @@ def main():
     for devices in (1, 2, 3):
         server = Server(program, model, devices)
         got = answers(server)
-        status, error = server.ask("/api/generate", {"model": "model", "prompt": "x", "format": {"type": "integer", "multipleOf": 3}})
+        status, error = server.ask("/api/generate", {"model": "model", "prompt": "x", "format": {"type": "number", "multipleOf": 0.5}})
         if status != 400 or "multipleOf" not in error["error"]:
             failed += 1
             print(f"FAIL multipleOf: {status} {error}")

@@ -70,7 +70,7 @@ TEST_CASE("a format that cannot be kept is refused with its place, before a mode
   const auto respond = [&](const Json& format) {
     return refused("/v1/chat/completions", {{"model", "chat"}, {"messages", hi}, {"response_format", format}});
   };
-  CHECK_THAT(respond({{"type", "json_schema"}, {"json_schema", {{"schema", {{"type", "integer"}, {"minimum", 1}}}}}}),
+  CHECK_THAT(respond({{"type", "json_schema"}, {"json_schema", {{"schema", {{"type", "number"}, {"minimum", 0.5}}}}}}),
              ContainsSubstring("'minimum'"));
   CHECK_THAT(respond({{"type", "xml"}}), ContainsSubstring("json_object"));
   CHECK_THAT(respond({{"type", "json_schema"}}), ContainsSubstring("json_schema"));

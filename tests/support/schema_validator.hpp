@@ -49,6 +49,14 @@ class SchemaValidator {
                            : std::ranges::none_of(type, [&](const Json& one) { return is(value, one); }))
         return false;
     }
+    if (value.is_number()) {
+      const auto number = value.get<double>();
+      if (s.contains("minimum") && number < s["minimum"]) return false;
+      if (s.contains("maximum") && number > s["maximum"]) return false;
+      if (s.contains("exclusiveMinimum") && number <= s["exclusiveMinimum"]) return false;
+      if (s.contains("exclusiveMaximum") && number >= s["exclusiveMaximum"]) return false;
+      if (s.contains("multipleOf") && std::fmod(number, s["multipleOf"].get<double>()) != 0) return false;
+    }
     if (value.is_string()) {
       const auto& text = value.get_ref<const std::string&>();
       if (s.contains("minLength") && characters(text) < s["minLength"]) return false;
@@ -60,8 +68,15 @@ class SchemaValidator {
     if (value.is_array()) {
       if (s.contains("minItems") && value.size() < s["minItems"]) return false;
       if (s.contains("maxItems") && value.size() > s["maxItems"]) return false;
-      if (s.contains("items") && !std::ranges::all_of(value, [&](const Json& item) { return valid(s["items"], item); }))
-        return false;
+      const auto first = s.value("prefixItems", Json::array());
+      for (std::size_t i = 0; i < value.size(); ++i) {
+        if (i < first.size() ? !valid(first[i], value[i]) : s.contains("items") && !valid(s["items"], value[i]))
+          return false;
+      }
+      if (s.value("uniqueItems", false))
+        for (std::size_t i = 0; i < value.size(); ++i)
+          for (std::size_t j = 0; j < i; ++j)
+            if (value[i] == value[j]) return false;
     }
     if (value.is_object()) {
       if (s.contains("required"))

@@ -2,6 +2,7 @@
 #include "json_rules.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <utility>
 #include <vector>
@@ -193,9 +194,17 @@ State JsonRules::literals(std::span<const std::string> texts) {
   return begin;
 }
 
-State JsonRules::array(State item, std::size_t least, std::size_t most) {
+namespace {
+
+void check_items(std::size_t least, std::size_t most) {
   if (least > most)
     unsupported("an array of at least " + std::to_string(least) + " and at most " + std::to_string(most) + " items");
+}
+
+}  // namespace
+
+State JsonRules::array(std::span<const State> first, State item, std::size_t least, std::size_t most) {
+  check_items(least, most);
   const State begin = b_.add(), open = b_.add(), close = b_.add(), end = b_.add();
   State place = b_.add();  // of an item
   b_.bytes(begin, '[', '[', open);
@@ -205,16 +214,44 @@ State JsonRules::array(State item, std::size_t least, std::size_t most) {
   if (least == 0) b_.jump(place, close);
   for (std::size_t count = 1; count <= most; ++count) {
     const State behind = b_.add();
-    b_.call(place, item, behind);
+    b_.call(place, count <= first.size() ? first[count - 1] : item, behind);
     if (count >= least) b_.call(behind, white_space(), close);
     if (count == most) break;
     const State comma = b_.add();
     b_.bytes(behind, ',', ',', comma);
     // Once there are enough, it goes round in circles; the first place is another, as it may close the array at once.
-    const bool loops = most == unbounded && count >= least && count > 1;
+    const bool loops = most == unbounded && count >= least && count > 1 && count > first.size();
     if (!loops) place = b_.add();
     b_.call(comma, white_space(), place);
     if (loops) break;
+  }
+  return begin;
+}
+
+// A place for each choice of those that were there: bits of a number.
+State JsonRules::set(std::span<const State> items, std::size_t least, std::size_t most) {
+  most = std::min(most, items.size());
+  check_items(least, most);
+  const State begin = b_.add(), open = b_.add(), close = b_.add(), end = b_.add();
+  std::vector<State> place(std::size_t{1} << items.size()), behind(place.size());
+  for (auto* states : {&place, &behind})
+    for (auto& state : *states) state = b_.add();
+  b_.bytes(begin, '[', '[', open);
+  b_.call(open, white_space(), place[0]);
+  b_.bytes(close, ']', ']', end);
+  b_.finish(end);
+  if (least == 0) b_.jump(place[0], close);
+  for (std::size_t there = 0; there < place.size(); ++there) {
+    const auto count = static_cast<std::size_t>(std::popcount(there));
+    if (count > 0 && count >= least) b_.call(behind[there], white_space(), close);
+    if (count == most) continue;
+    for (std::size_t i = 0; i < items.size(); ++i)
+      if (const auto bit = std::size_t{1} << i; (there & bit) == 0)
+        b_.call(place[there], items[i], behind[there | bit]);
+    if (count == 0) continue;
+    const State comma = b_.add();
+    b_.bytes(behind[there], ',', ',', comma);
+    b_.call(comma, white_space(), place[there]);
   }
   return begin;
 }
@@ -322,7 +359,7 @@ State JsonRules::any_value() {
   any_value_ = begin;
   any_object_ = object({}, begin);
   const std::string words[] = {"true", "false", "null"};
-  for (const State rule : {string(), *any_object_, array(begin, 0, unbounded), number(), literals(words)})
+  for (const State rule : {string(), *any_object_, array({}, begin, 0, unbounded), number(), literals(words)})
     b_.jump(begin, rule);
   return begin;
 }

@@ -27,7 +27,9 @@ class JsonRules {
   State integer();
   State string(std::size_t least = 0, std::size_t most = unbounded);  // in characters
   State literals(std::span<const std::string> texts);                 // one of them, as it is
-  State array(State item, std::size_t least, std::size_t most);
+  // The items of `first`, then others.
+  State array(std::span<const State> first, State item, std::size_t least, std::size_t most);
+  State set(std::span<const State> items, std::size_t least, std::size_t most);  // each once at most, in any order
 
   struct Member {
     std::string name;

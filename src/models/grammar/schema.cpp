@@ -13,6 +13,7 @@
 
 #include "../json.hpp"
 #include "json_rules.hpp"
+#include "number_range.hpp"
 #include "pattern.hpp"
 
 namespace troika::models {
@@ -27,6 +28,20 @@ constexpr int most_nested = 100;
 constexpr std::array<std::string_view, 14> annotations{"title", "description", "default",  "examples",  "$schema",
                                                        "$id",   "$comment",    "readOnly", "writeOnly", "deprecated",
                                                        "$defs", "definitions", "$anchor",  "example"};
+
+// Which type keywords are about.
+constexpr std::array<std::pair<std::string_view, std::array<std::string_view, 5>>, 4> about{{
+    {"object", {"properties", "required", "additionalProperties"}},
+    {"array", {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"}},
+    {"string", {"minLength", "maxLength", "pattern", "format"}},
+    {"number", {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}},
+}};
+
+std::string_view type_about(std::string_view key) {
+  for (const auto& [type, words] : about)
+    if (!key.empty() && std::ranges::find(words, key) != words.end()) return type;
+  return {};
+}
 
 // What the formats of strings are that a pattern can say. Narrower than they could be: no leap days, no time zones but
 // Z.
@@ -107,18 +122,15 @@ class SchemaCompiler {
     std::vector<State> options;
     const auto types = types_of(s, place);
     const bool one = types.size() == 1;
-    std::set<std::string> allowed{"type"};
     for (const auto& type : types) {
       if (type == "object")
-        allowed.insert({"properties", "required", "additionalProperties"}), options.push_back(object(s, place));
+        options.push_back(object(s, place));
       else if (type == "array")
-        allowed.insert({"items", "minItems", "maxItems"}), options.push_back(array(s, place));
+        options.push_back(array(s, place));
       else if (type == "string")
-        allowed.insert({"minLength", "maxLength", "pattern", "format"}), options.push_back(string(s, place));
-      else if (type == "number")
-        options.push_back(rules_.number());
-      else if (type == "integer")
-        options.push_back(rules_.integer());
+        options.push_back(string(s, place));
+      else if (type == "number" || type == "integer")
+        options.push_back(number_range(builder_, rules_, s, type == "integer", "the schema at " + in_quotes(place)));
       else if (type == "boolean")
         options.push_back(words({"true", "false"}));
       else if (type == "null")
@@ -126,20 +138,22 @@ class SchemaCompiler {
       else
         fail(place, "there is no type " + in_quotes(type));
     }
+    const auto allowed = [&](const std::string& key) {
+      const auto subject = type_about(key);
+      return key == "type" || std::ranges::any_of(types, [&](const auto& type) {
+               return !subject.empty() && (type == subject || (type == "integer" && subject == "number"));
+             });
+    };
     for (const auto& key : keywords) {
-      if (!allowed.contains(key))
+      if (!allowed(key))
         fail(place, "the keyword " + in_quotes(key) + " is not supported" + (has_known(key) ? " here" : ""));
     }
     return one ? options[0] : any_of(options);
   }
 
   static bool has_known(std::string_view key) {
-    constexpr std::array<std::string_view, 17> known{
-        "$ref",    "anyOf",    "oneOf",      "allOf",     "const",
-        "enum",    "type",     "properties", "required",  "additionalProperties",
-        "items",   "minItems", "maxItems",   "minLength", "maxLength",
-        "pattern", "format"};
-    return std::ranges::find(known, key) != known.end();
+    constexpr std::array<std::string_view, 7> known{"$ref", "anyOf", "oneOf", "allOf", "const", "enum", "type"};
+    return std::ranges::find(known, key) != known.end() || !type_about(key).empty();
   }
 
   // Where no type is stated, it is the one that the other keywords are about.
@@ -152,12 +166,9 @@ class SchemaCompiler {
       if (types.empty()) fail(place, "\"type\" must be a string or a list of strings");
       return types;
     }
-    for (const char* key : {"properties", "required", "additionalProperties"})
-      if (s.contains(key)) return {"object"};
-    for (const char* key : {"items", "minItems", "maxItems"})
-      if (s.contains(key)) return {"array"};
-    for (const char* key : {"minLength", "maxLength", "pattern", "format"})
-      if (s.contains(key)) return {"string"};
+    for (const auto& [type, words] : about)
+      for (const auto word : words)
+        if (!word.empty() && s.contains(word)) return {std::string(type)};
     return {};
   }
 
@@ -297,9 +308,36 @@ class SchemaCompiler {
   }
 
   State array(const Ordered& s, const std::string& place) {
-    const auto items = s.find("items");
-    return rules_.array(items == s.end() ? rules_.any_value() : schema(*items, place + "/items"),
-                        size(s, "minItems", 0, place), size(s, "maxItems", JsonRules::unbounded, place));
+    const auto least = size(s, "minItems", 0, place);
+    auto most = size(s, "maxItems", JsonRules::unbounded, place);
+    const auto items = s.find("items"), prefix = s.find("prefixItems"), unique = s.find("uniqueItems");
+    if (unique != s.end() && *unique != false) return set(s, least, most, place);
+    std::vector<State> first;
+    if (prefix != s.end()) {
+      if (!prefix->is_array()) fail(place, "\"prefixItems\" must be a list of schemas");
+      for (std::size_t i = 0; i < prefix->size(); ++i)
+        first.push_back(schema((*prefix)[i], place + "/prefixItems/" + std::to_string(i)));
+    }
+    // Behind those of a list, others come only where the schema asks for them.
+    const bool closed = items == s.end() ? prefix != s.end() : *items == false;
+    if (closed) most = std::min(most, first.size());
+    return rules_.array(first, closed || items == s.end() ? rules_.any_value() : schema(*items, place + "/items"),
+                        least, most);
+  }
+
+  State set(const Ordered& s, std::size_t least, std::size_t most, const std::string& place) {
+    constexpr std::size_t most_values = 10;
+    const Ordered* items = s.contains("items") ? &s["items"] : nullptr;
+    std::string pointer;
+    for (int i = 0; i < most_nested && items && items->is_object() && items->contains("$ref"); ++i)
+      items = &target_of(*items, place, pointer);
+    const auto listed = items ? constants(*items) : std::nullopt;
+    if (!listed || listed->size() > most_values || s.contains("prefixItems") || s["uniqueItems"] != true)
+      fail(place, "the keyword 'uniqueItems' is supported where items are an \"enum\" of up to " +
+                      std::to_string(most_values) + " values");
+    std::vector<State> values;
+    for (const auto& value : *listed) values.push_back(rules_.literals(std::vector{value.dump()}));
+    return rules_.set(values, least, most);
   }
 
   State object(const Ordered& s, const std::string& place) {
