@@ -25,7 +25,6 @@ void refuse_unbuilt(const Fields& fields) {
            !((value->is_array() || value->is_object()) && value->empty());
   };
   refuse_images(fields);
-  if (set("suffix")) throw Refusal(400, "this model does not support insert");
   if (set("template")) throw Refusal(400, "a template of your own is not supported; raw takes a prompt as it is");
   if (set("logprobs")) throw Refusal(501, "logprobs are not supported yet");
 }
@@ -128,6 +127,7 @@ TextRequest parse_generate(std::string_view body) {
   const Fields fields(json, "the request");
   TextRequest request = read_common(fields, body);
   request.prompt = fields.string("prompt", "");
+  request.suffix = fields.string("suffix", "");
   request.system = fields.string("system", "");
   request.raw = fields.boolean("raw", false);
   if (fields.has("context")) {
@@ -137,6 +137,7 @@ TextRequest parse_generate(std::string_view body) {
   if (request.raw && (!request.system.empty() || !request.context.empty())) {
     throw Refusal(400, "raw mode does not support template, system, or context");
   }
+  if (!request.suffix.empty() && !request.context.empty()) throw Refusal(400, "suffix does not go with context");
   return request;
 }
 

@@ -25,7 +25,6 @@ TextRequest read_common(const Fields& fields, std::string_view body) {
   };
   refuse("functions", "are not supported yet");
   refuse("logprobs", "are not supported yet");
-  refuse("suffix", "is not supported");
   refuse("echo", "is not supported");
   refuse("audio", "is not supported");
   for (const char* count : {"n", "best_of"}) {
@@ -210,7 +209,9 @@ TextRequest parse_openai_completion(std::string_view body) {
   } else {
     throw Refusal(400, "prompt must be one string, or the tokens of one");
   }
-  if (prompt.empty() || prompt == "") throw Refusal(400, "prompt must not be empty");
+  request.suffix = fields.string("suffix", "");
+  if (!request.suffix.empty() && request.raw) throw Refusal(400, "suffix needs a prompt that is text");
+  if (request.suffix.empty() && (prompt.empty() || prompt == "")) throw Refusal(400, "prompt must not be empty");
   return request;
 }
 

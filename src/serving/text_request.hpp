@@ -39,6 +39,7 @@ struct TextRequest {
   std::vector<std::string> tools{};  // each a JSON object, as text
   std::optional<bool> think{};
   std::string prompt{}, system{};
+  std::string suffix{};                 // what comes behind the answer
   bool raw = false;                     // the prompt as it is, without the model's template
   std::vector<std::int32_t> context{};  // tokens before the prompt: of an earlier answer, or of who made them himself
   SamplingOptions sampling{};
@@ -51,7 +52,7 @@ struct TextRequest {
   std::optional<std::chrono::duration<double>> keep_alive{};
 
   // Nothing to write: it only loads the model, or unloads it.
-  bool only_loads() const { return !raw && (chat ? messages.empty() : prompt.empty()); }
+  bool only_loads() const { return !raw && (chat ? messages.empty() : prompt.empty() && suffix.empty()); }
   bool unloads() const { return only_loads() && keep_alive && keep_alive->count() == 0; }
 };
 

@@ -88,7 +88,7 @@ void TextRun::begin() {
     throw Refusal(400, "\"" + request_.model + "\" does not support tools");
   ids_ = prompt_tokens(limit);
   const auto calls = request_.tools.empty() ? models::ToolStyle::none : model_->chat->tool_style();
-  parts_ = models::AnswerParts({.thinking = !request_.raw && thinks(), .calls = calls});
+  parts_ = models::AnswerParts({.thinking = !request_.raw && request_.suffix.empty() && thinks(), .calls = calls});
   call_mark_ = models::call_mark(calls);
   if (ids_.empty()) throw Refusal(400, "the prompt has no tokens");
   prompt_size_ = ids_.size();
@@ -102,6 +102,10 @@ void TextRun::begin() {
                             .client = to_.client,
                             .deadline = Clock::now() + queue_time_,
                             .max_wait = max_wait_};
+  if (!request_.suffix.empty() && !request_.ignore_eos) {
+    const auto& ends = model_->tokenizer.gap_tokens()->ends;
+    request.ends.insert(request.ends.end(), ends.begin(), ends.end());
+  }
   if (request_.grammar) request.constraint = {*request_.grammar, model_->token_bytes};
   const auto self = shared_from_this();
   GenerationEvents events{[self](std::int32_t token) {
@@ -131,6 +135,7 @@ bool TextRun::thinks() const {
 
 std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
   if (request_.chat) return chat_tokens(request_.messages, limit);
+  if (!request_.suffix.empty()) return gap_tokens(limit);
   std::vector<std::int32_t> ids = request_.context;
   for (const auto id : ids) {
     if (id >= model_->tokenizer.vocab_size())
@@ -171,6 +176,19 @@ std::vector<std::int32_t> TextRun::prompt_tokens(std::int64_t limit) const {
   const bool first = kept > 1 && model_->tokenizer.is_special(ids[0]);
   ids.erase(ids.begin() + first, ids.end() - (kept - first));
   return ids;
+}
+
+// The model's template and a system message have no place in it.
+std::vector<std::int32_t> TextRun::gap_tokens(std::int64_t limit) const {
+  const auto& tokenizer = model_->tokenizer;
+  if (!tokenizer.gap_tokens()) throw Refusal(400, "\"" + request_.model + "\" does not support insert");
+  const auto bytes = request_.prompt.size() + request_.suffix.size();
+  if (bytes <= model_->most_bytes(static_cast<std::size_t>(limit))) {
+    auto ids = tokenizer.encode_gap(request_.prompt, request_.suffix);
+    if (static_cast<std::int64_t>(ids.size()) < limit) return ids;
+  }
+  throw Refusal(400, "prompt and suffix, " + std::to_string(bytes) + " bytes, do not fit into " +
+                         std::to_string(limit) + " tokens with what is between them");
 }
 
 // Where they are too long, the oldest messages go, but not the system message nor the last.

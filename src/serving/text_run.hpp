@@ -55,6 +55,7 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   void begin();
   bool thinks() const;
   std::vector<std::int32_t> prompt_tokens(std::int64_t limit) const;
+  std::vector<std::int32_t> gap_tokens(std::int64_t limit) const;
   std::vector<std::int32_t> chat_tokens(std::vector<models::ChatMessage> messages, std::int64_t limit) const;
   void leave() noexcept;
   void schedule();  // with the mutex held

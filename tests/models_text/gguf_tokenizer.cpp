@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <array>
 #include <string>
 #include <vector>
 
@@ -162,6 +163,24 @@ TEST_CASE("WordPiece is read with spaces marked, as converters write it, and as 
     // A token that was added is found as it is spelled, not as a piece of a word.
     CHECK(tokenizer.encode("keep KEEP", false) == Ids{6, 2});
   }
+}
+
+TEST_CASE("A GGUF file names the tokens for a gap between texts, in the old way or the new") {
+  const TempFolder folder;
+  const auto load = [&](const GgufBytes& bytes) { return Tokenizer::load(folder.write("m.gguf", bytes.file())); };
+  CHECK(!load(gpt2()).gap_tokens());
+  for (const auto& [prefix, suffix, middle] :
+       {std::array{"prefix", "suffix", "middle"}, std::array{"fim_pre", "fim_suf", "fim_mid"}}) {
+    const auto key = [](const char* role) { return std::string("tokenizer.ggml.") + role + "_token_id"; };
+    auto bytes = gpt2();
+    bytes.u32(key(prefix), 7).u32(key(suffix), 6);
+    CHECK(!load(bytes).gap_tokens());
+    bytes.u32(key(middle), 5).u32(key("fim_pad"), 1);
+    CHECK(load(bytes).encode_gap("ab", "b") == Ids{7, 3, 6, 1, 5});
+    CHECK(load(bytes).gap_tokens()->ends == Ids{7, 6, 5, 1});
+  }
+  CHECK_THROWS_WITH(load(gpt2().u32("tokenizer.ggml.fim_pre_token_id", 99)),
+                    ContainsSubstring("99, which is no token"));
 }
 
 TEST_CASE("A GGUF file whose tokenizer makes no sense is refused by one error") {

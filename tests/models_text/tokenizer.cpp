@@ -180,6 +180,25 @@ TEST_CASE("Added tokens take the spaces and word boundaries that they ask for") 
   CHECK(with(R"(,"single_word":true)").encode("x key") == Ids{4, 3, 5});
 }
 
+TEST_CASE("Two texts with a gap are written down with the tokens that the vocabulary has for it") {
+  CHECK(!Tokenizer::parse(byte_level()).gap_tokens());
+  CHECK_THROWS_WITH(Tokenizer::parse(byte_level()).encode_gap("a", "b"), ContainsSubstring("no tokens for a gap"));
+  for (const std::string begin : {"<|fim_", "<fim_", "<fim-"}) {
+    auto json = byte_level();
+    std::int32_t id = 262;
+    for (const std::string what : {"middle", "suffix", "prefix", "end"}) {
+      const auto spelled = what == "end" ? "<|endoftext|>" : begin + what + (begin[1] == '|' ? "|>" : ">");
+      json.insert(json.find("{\"id\":260"), "{\"id\":" + std::to_string(id++) + ",\"content\":\"" + spelled +
+                                                "\",\"special\":true,\"normalized\":false},");
+      if (what == "suffix") CHECK(!Tokenizer::parse(json).gap_tokens());  // one of them is not there
+    }
+    const auto tokenizer = Tokenizer::parse(json);
+    CHECK(tokenizer.encode_gap("hea", "b") == Ids{260, 264, 256, 'a', 263, 'b', 262});
+    CHECK(tokenizer.encode_gap("", "") == Ids{260, 264, 263, 262});
+    CHECK(tokenizer.gap_tokens()->ends == Ids{264, 263, 262, 265});
+  }
+}
+
 TEST_CASE("Several threads may use one tokenizer") {
   const auto tokenizer = Tokenizer::parse(word_piece());
   const auto expected = tokenizer.encode("unhappily happi, un!");

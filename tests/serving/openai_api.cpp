@@ -6,6 +6,7 @@
 #include "api_fixture.hpp"
 
 using namespace troika::test;
+using Catch::Matchers::ContainsSubstring;
 
 namespace {
 const Json hi = Json::array({{{"role", "user"}, {"content", "Hi"}}});
@@ -95,6 +96,44 @@ TEST_CASE("completions continue a prompt") {
        events(api.post("/v1/completions", {{"model", "small"}, {"prompt", {"Say"}}, {"stream", true}}).body))
     text += part["choices"][0]["text"].get<std::string>();
   CHECK(text == "Hello, world");
+}
+
+TEST_CASE("models that fill gaps get prompt and suffix, and others say that they do not insert") {
+  ApiFixture api;
+  auto tokenizer = Json::parse(byte_level());
+  int id = 262;
+  for (const std::string name : {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"})
+    tokenizer["added_tokens"].push_back({{"id", id++}, {"content", name}, {"special", true}, {"normalized", false}});
+  api.folder.write("chat/tokenizer.json", tokenizer.dump());
+  Json body = {{"model", "chat"}, {"prompt", "a"}, {"suffix", "b"}, {"system", "x"}, {"stream", false}};
+  CHECK(api.json("/api/generate", body)["response"] == "Hello, world");
+  CHECK(api.asked().prompt == std::vector<std::int32_t>{260, 262, 'a', 263, 'b', 264});
+  CHECK(api.asked().ends.back() == 265);
+  CHECK(api.json("/v1/completions", body)["choices"][0]["text"] == "Hello, world");
+  CHECK(api.asked().prompt == std::vector<std::int32_t>{260, 262, 'a', 263, 'b', 264});
+  body["prompt"] = "";
+  CHECK(api.json("/v1/completions", body)["choices"][0]["text"] == "Hello, world");
+  CHECK(api.json("/api/generate", body)["response"] == "Hello, world");
+  CHECK(api.asked().prompt == std::vector<std::int32_t>{260, 262, 263, 'b', 264});
+
+  const auto refused = [&](const std::string& why) {
+    for (const std::string target : {"/api/generate", "/v1/completions"}) {
+      const auto answer = api.post(target, body);
+      CHECK(answer.status == 400);
+      CHECK_THAT(answer.body, ContainsSubstring(why));
+    }
+  };
+  body["prompt"] = std::string(190, 'a') + std::string(10, 'b');
+  refused("do not fit");
+  body["prompt"] = std::string(100000, 'a');
+  refused("do not fit");
+  body["model"] = "small";
+  body["prompt"] = "a";
+  refused("does not support insert");
+  body["prompt"] = {1, 2};
+  CHECK(api.post("/v1/completions", body).status == 400);
+  body["suffix"] = "";
+  CHECK(api.post("/v1/completions", body).status == 200);
 }
 
 TEST_CASE("completions take tokens as they are, and go on behind the end of a text where that is asked for") {

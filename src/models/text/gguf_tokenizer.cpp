@@ -58,12 +58,14 @@ class GgufTokenizer {
     }
     return static_cast<std::int32_t>(value);
   }
+  std::optional<std::int32_t> id(const char* key, const char* otherwise) const {
+    const auto known = id(key);
+    return known ? known : id(otherwise);
+  }
   std::optional<std::int32_t> id(const char* key, const char* otherwise, std::string_view spelled,
                                  const Vocabulary& vocabulary) const {
-    for (const char* k : {key, otherwise}) {
-      if (const auto known = id(k)) return known;
-    }
-    return vocabulary.find(spelled);
+    const auto known = id(key, otherwise);
+    return known ? known : vocabulary.find(spelled);
   }
   // The role's token goes to one end of a text where the file says so.
   void surround(const char* flag, bool otherwise, std::optional<std::int32_t> token,
@@ -114,6 +116,14 @@ std::unique_ptr<TokenizerParts> GgufTokenizer::operator()() {
                 "; supported are gpt2 (byte-level BPE), llama (SentencePiece BPE), bert (WordPiece)");
   }
   add_special(*parts);
+  parts->gap = known_gap_tokens(parts->vocabulary);
+  const auto prefix = id("fim_pre_token_id", "prefix_token_id"), suffix = id("fim_suf_token_id", "suffix_token_id"),
+             middle = id("fim_mid_token_id", "middle_token_id");
+  if (prefix && suffix && middle) parts->gap = gap_tokens(*prefix, *suffix, *middle, parts->vocabulary);
+  if (parts->gap) {
+    for (const char* end : {"fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"})
+      if (const auto token = id(end)) parts->gap->ends.push_back(*token);
+  }
   return parts;
 }
 

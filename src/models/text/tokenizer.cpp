@@ -78,6 +78,7 @@ TokenizerParts::TokenizerParts(const Fields& file) : TokenizerParts(read_model(f
   if (file.has("added_tokens")) {
     added = AddedTokens(file.get("added_tokens"), file.where() + ": added_tokens", normalizer, vocabulary);
   }
+  gap = known_gap_tokens(vocabulary);
   if (file.has("post_processor")) read_post_processor(file.object("post_processor"), vocabulary, before, after);
 }
 
@@ -128,6 +129,23 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool add_spec
     }
   }
   if (add_special) ids.insert(ids.end(), parts.after.begin(), parts.after.end());
+  return ids;
+}
+
+const std::optional<GapTokens>& Tokenizer::gap_tokens() const { return parts_->gap; }
+
+std::vector<std::int32_t> Tokenizer::encode_gap(std::string_view before, std::string_view after) const {
+  const auto& gap = parts_->gap;
+  if (!gap) unsupported("this vocabulary has no tokens for a gap between texts");
+  auto ids = parts_->before;
+  const auto add = [&](std::int32_t mark, std::string_view text) {
+    ids.push_back(mark);
+    const auto more = encode(text, false);
+    ids.insert(ids.end(), more.begin(), more.end());
+  };
+  add(gap->prefix, before);
+  add(gap->suffix, after);
+  ids.push_back(gap->middle);
   return ids;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "added_tokens.hpp"
 #include "bpe.hpp"
 #include "decoder.hpp"
+#include "gap_tokens.hpp"
 #include "normalizer.hpp"
 #include "pre_tokenizer.hpp"
 #include "spm.hpp"
@@ -29,6 +31,7 @@ struct TokenizerParts {
   AddedTokens added{};
   std::vector<std::int32_t> before{}, after{};  // the ids that go around a text
   Decoder decoder{};
+  std::optional<GapTokens> gap{};
 
   explicit TokenizerParts(TokenModel made)
       : model(std::move(made)), vocabulary(std::visit([](const auto& m) { return m.vocabulary(); }, model)) {}

@@ -15,6 +15,12 @@ namespace troika::models {
 class GgufMetadata;
 struct TokenizerParts;
 
+// The tokens by which a model is asked for what stands between two texts.
+struct GapTokens {
+  std::int32_t prefix = 0, suffix = 0, middle = 0;  // before the first text, before the second, before the answer
+  std::vector<std::int32_t> ends{};                 // with which answers may end, besides what ends other texts
+};
+
 // Text to token ids and back, as the `tokenizer.json` of a Hugging Face folder or the metadata of a GGUF file say:
 // byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, Tekken), SentencePiece-style BPE with byte fallback (Llama 2, Mistral)
 // and WordPiece (BERT). Padding and truncation sections are not applied: how long a text may be is the model's
@@ -37,6 +43,11 @@ class Tokenizer {
   // `add_special` adds what the file puts around a text (BOS; [CLS] and [SEP]). Special tokens that are spelled out in
   // the text become their ids in either case. Text that is not UTF-8 is Error{invalid_argument} naming the byte.
   std::vector<std::int32_t> encode(std::string_view text, bool add_special = true) const;
+
+  // None where the vocabulary has no such tokens.
+  const std::optional<GapTokens>& gap_tokens() const;
+  // Two texts with a gap between them, as a model reads them that fills it. Error{unsupported} without gap_tokens().
+  std::vector<std::int32_t> encode_gap(std::string_view before, std::string_view after) const;
 
   // The text is always UTF-8: bytes that form no character become U+FFFD. An id that is not in the vocabulary is
   // Error{invalid_argument}.
