@@ -64,7 +64,12 @@ export(EXPORT troika-kernels-targets NAMESPACE troika:: FILE ${config_out}/troik
 configure_file(cmake/troika-kernels.pc.in ${config_out}/troika-kernels.pc @ONLY)
 install(FILES ${config_out}/troika-kernels.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT kernels)
 
-foreach(component IN ITEMS models serving topology)
+set(pc_cuda_flags -DTROIKA_HAS_CUDA)
+set(pc_cuda_libraries "${CUDAToolkit_LIBRARY_DIR}")
+if(NCCL_FOUND)
+  string(APPEND pc_cuda_flags " -DTROIKA_HAS_NCCL")
+endif()
+foreach(component IN ITEMS models serving topology cuda)
   string(TOUPPER ${component} upper)
   set(targets troika-${component}-targets)
   if(NOT TROIKA_HAS_${upper})
@@ -88,7 +93,7 @@ if(NOT PROJECT_IS_TOP_LEVEL)
 endif()
 
 # `cpack --config build/cpu/CPackConfig.cmake` makes libtroika-dev (headers), libtroika-kernels-dev, libtroika-models-dev,
-# libtroika-serving-dev and libtroika-topology-dev.
+# libtroika-serving-dev, libtroika-topology-dev and libtroika-cuda-dev.
 set(CPACK_PACKAGE_NAME troika)
 set(CPACK_PACKAGE_VENDOR "The troika authors")
 set(CPACK_PACKAGE_CONTACT "The troika authors")
@@ -106,6 +111,9 @@ if(TROIKA_HAS_SERVING)
 endif()
 if(TROIKA_HAS_TOPOLOGY)
   list(APPEND CPACK_COMPONENTS_ALL topology)
+endif()
+if(TROIKA_HAS_CUDA)
+  list(APPEND CPACK_COMPONENTS_ALL cuda)
 endif()
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
@@ -127,4 +135,8 @@ set(CPACK_DEBIAN_TOPOLOGY_PACKAGE_NAME libtroika-topology-dev)
 set(CPACK_DEBIAN_TOPOLOGY_PACKAGE_DEPENDS
   "libtroika-dev (= ${PROJECT_VERSION}), libhwloc-dev (>= 2.0), pkg-config | pkgconf")
 set(CPACK_COMPONENT_TOPOLOGY_DESCRIPTION "Tensor-parallel transformers for C++ programs: cores by NUMA node")
+set(CPACK_DEBIAN_CUDA_PACKAGE_NAME libtroika-cuda-dev)
+# The toolkit comes from NVIDIA's packages, by version, or by other ways than packages.
+set(CPACK_DEBIAN_CUDA_PACKAGE_DEPENDS "libtroika-dev (= ${PROJECT_VERSION})")
+set(CPACK_COMPONENT_CUDA_DESCRIPTION "Tensor-parallel transformers for C++ programs: GPUs by CUDA, Peer and NCCL")
 include(CPack)

@@ -11,7 +11,7 @@ set(TROIKA_BUILD_SERVING AUTO CACHE STRING "The component troika::serving: AUTO 
 set(TROIKA_BUILD_TOPOLOGY AUTO CACHE STRING "The component troika::topology: AUTO (where hwloc is found), ON or OFF")
 set(TROIKA_TEST_OPTIMIZATION "" CACHE STRING
   "Added to the flags of tests and examples, but not where speed is looked at: tests/device, troika-run, benchmarks")
-set(TROIKA_BUILD_CUDA AUTO CACHE STRING "Kernels for GPUs: AUTO (where nvcc is found), ON or OFF")
+set(TROIKA_BUILD_CUDA AUTO CACHE STRING "The component troika::cuda: AUTO (where nvcc and cuBLASLt are found), ON or OFF")
 
 if(PROJECT_IS_TOP_LEVEL)
   if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
@@ -39,10 +39,10 @@ endif()
 # g++ 12 sees overlapping copies in `"text" + std::string()` that are not there (GCC bug 105651), and reads of strings that
 # were not written where a std::function takes one by value. g++ 13 and later cannot see that a loop ends within a row.
 function(troika_warnings target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow
-    "$<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict;-Wno-maybe-uninitialized>"
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overread>
-    $<$<BOOL:${TROIKA_WARNINGS_AS_ERRORS}>:-Werror>)
+  set(old_gnu "$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>")
+  set(flags -Wall -Wextra -Wpedantic -Wshadow "$<${old_gnu}:-Wno-restrict;-Wno-maybe-uninitialized>"
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overread> $<$<BOOL:${TROIKA_WARNINGS_AS_ERRORS}>:-Werror>)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
 endfunction()
 
 # Whether one of these files includes something under <prefix...>.

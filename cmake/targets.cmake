@@ -5,10 +5,14 @@ set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 
 file(GLOB_RECURSE troika_headers CONFIGURE_DEPENDS include/troika/*.hpp)
-foreach(component IN ITEMS models serving topology)  # each installs its own
+set(models_folder models)
+set(serving_folder serving)
+set(topology_folder topology)
+set(cuda_folder "(device/cuda|communication/(peer|nccl|device_endpoint).hpp)")
+foreach(component IN ITEMS models serving topology cuda)  # each installs its own
   set(troika_${component}_headers ${troika_headers})
-  list(FILTER troika_${component}_headers INCLUDE REGEX "/include/troika/${component}/")
-  list(FILTER troika_headers EXCLUDE REGEX "/include/troika/${component}/")
+  list(FILTER troika_${component}_headers INCLUDE REGEX "/include/troika/${${component}_folder}")
+  list(FILTER troika_headers EXCLUDE REGEX "/include/troika/${${component}_folder}")
 endforeach()
 
 add_library(troika INTERFACE)

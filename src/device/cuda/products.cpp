@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "products.hpp"
 
+#include <cublasLt.h>
+
 #include <algorithm>
+#include <array>
+#include <map>
 #include <string>
 
 #include <troika/core/error.hpp>
@@ -39,15 +43,21 @@ cudaDataType_t stored(Product::Type type) {
   }
 }
 
-}  // namespace
+template <class T, cublasStatus_t (*destroy)(T*)>
+struct Destroy {
+  void operator()(T* object) const { (void)destroy(object); }
+};
+template <class T, cublasStatus_t (*destroy)(T*)>
+using Owned = std::unique_ptr<T, Destroy<T, destroy>>;
+using Handle = Owned<cublasLtContext, cublasLtDestroy>;
+using Operation = Owned<cublasLtMatmulDescOpaque_t, cublasLtMatmulDescDestroy>;
+using Layout = Owned<cublasLtMatrixLayoutOpaque_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Owned<cublasLtMatmulPreferenceOpaque_t, cublasLtMatmulPreferenceDestroy>;
 
-Products::Products(CudaPool& memory) : workspace_(memory.allocate_exact(workspace_bytes)) {
-  cublasLtHandle_t handle = nullptr;
-  check(cublasLtCreate(&handle), "cublasLtCreate");
-  handle_.reset(handle);
-}
+// Shape, types, and by how much the addresses can be divided: algorithms depend on it.
+using Key = std::array<std::int64_t, 9>;
 
-Products::Key Products::key_of(const Product& p) {
+Key key_of(const Product& p) {
   return {static_cast<std::int64_t>(p.type),
           p.m,
           p.n,
@@ -59,7 +69,7 @@ Products::Key Products::key_of(const Product& p) {
           alignment_of(p.y)};
 }
 
-Products::Layout Products::layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t step) {
+Layout make_layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t step) {
   cublasLtMatrixLayout_t layout = nullptr;
   check(cublasLtMatrixLayoutCreate(&layout, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns),
                                    step),
@@ -67,8 +77,18 @@ Products::Layout Products::layout(cudaDataType_t type, std::int64_t rows, std::i
   return Layout(layout);
 }
 
+struct Plan {
+  Operation operation;
+  Layout x, w, y;
+  cublasLtMatmulAlgo_t algorithm;
+  bool exists = false;
+};
+
+constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA advises from Hopper on
+constexpr std::size_t plans_kept = 1024;
+
 // cuBLASLt counts along columns: there it is yT (n, m) = w (k, n)T x (k, m), and the bias goes along the rows of yT.
-Products::Plan Products::make(const Product& p, const Key& key) {
+Plan make(cublasLtHandle_t handle, const Product& p, const Key& key) {
   Plan plan;
   cublasLtMatmulDesc_t operation = nullptr;
   const auto compute = p.type == Product::Type::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
@@ -81,9 +101,9 @@ Products::Plan Products::make(const Product& p, const Key& key) {
     set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
   }
   const auto type = stored(p.type);
-  plan.w = layout(type, p.k, p.n, p.k);
-  plan.x = layout(type, p.k, p.m, p.k);
-  plan.y = layout(CUDA_R_32F, p.n, p.m, p.y_step);
+  plan.w = make_layout(type, p.k, p.n, p.k);
+  plan.x = make_layout(type, p.k, p.m, p.k);
+  plan.y = make_layout(CUDA_R_32F, p.n, p.m, p.y_step);
 
   cublasLtMatmulPreference_t made = nullptr;
   check(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate");
@@ -95,7 +115,7 @@ Products::Plan Products::make(const Product& p, const Key& key) {
   set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(key[8]));
   cublasLtMatmulHeuristicResult_t advice{};
   int count = 0;
-  const auto status = cublasLtMatmulAlgoGetHeuristic(handle_.get(), operation, plan.w.get(), plan.x.get(), plan.y.get(),
+  const auto status = cublasLtMatmulAlgoGetHeuristic(handle, operation, plan.w.get(), plan.x.get(), plan.y.get(),
                                                      plan.y.get(), made, 1, &advice, &count);
   if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "cublasLtMatmulAlgoGetHeuristic");
   plan.exists = status == CUBLAS_STATUS_SUCCESS && count > 0;
@@ -103,19 +123,35 @@ Products::Plan Products::make(const Product& p, const Key& key) {
   return plan;
 }
 
+}  // namespace
+
+struct Products::Plans {
+  CudaPool::Buffer workspace;
+  Handle handle{};
+  std::map<Key, Plan> known{};
+};
+
+Products::Products(CudaPool& memory) : plans_(new Plans{memory.allocate_exact(workspace_bytes)}) {
+  cublasLtHandle_t handle = nullptr;
+  check(cublasLtCreate(&handle), "cublasLtCreate");
+  plans_->handle.reset(handle);
+}
+Products::~Products() = default;
+
 bool Products::multiply(const Product& p, cudaStream_t stream) {
   const Key key = key_of(p);
-  auto found = plans_.find(key);
-  if (found == plans_.end()) {
-    if (plans_.size() == plans_kept) plans_.clear();
-    found = plans_.emplace(key, make(p, key)).first;
+  auto& [workspace, handle, known] = *plans_;
+  auto found = known.find(key);
+  if (found == known.end()) {
+    if (known.size() == plans_kept) known.clear();
+    found = known.emplace(key, make(handle.get(), p, key)).first;
   }
   Plan& plan = found->second;
   if (!plan.exists) return false;
   if (p.bias) set(plan.operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
   const float one = 1, zero = 0;
-  check(cublasLtMatmul(handle_.get(), plan.operation.get(), &one, p.w, plan.w.get(), p.x, plan.x.get(), &zero, p.y,
-                       plan.y.get(), p.y, plan.y.get(), &plan.algorithm, workspace_.data(), workspace_bytes, stream),
+  check(cublasLtMatmul(handle.get(), plan.operation.get(), &one, p.w, plan.w.get(), p.x, plan.x.get(), &zero, p.y,
+                       plan.y.get(), p.y, plan.y.get(), &plan.algorithm, workspace.data(), workspace_bytes, stream),
         "cublasLtMatmul");
   return true;
 }

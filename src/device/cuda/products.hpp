@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 
-#include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 
 #include <troika/device/cuda/memory.hpp>
@@ -28,41 +25,14 @@ struct Product {
 class Products {
  public:
   explicit Products(CudaPool& memory);
+  ~Products();
 
   // False where cuBLASLt has nothing for such a product; then nothing was done.
   bool multiply(const Product& product, cudaStream_t stream);
 
  private:
-  template <class T, cublasStatus_t (*destroy)(T*)>
-  struct Destroy {
-    void operator()(T* object) const { (void)destroy(object); }
-  };
-  template <class T, cublasStatus_t (*destroy)(T*)>
-  using Owned = std::unique_ptr<T, Destroy<T, destroy>>;
-  using Handle = Owned<cublasLtContext, cublasLtDestroy>;
-  using Operation = Owned<cublasLtMatmulDescOpaque_t, cublasLtMatmulDescDestroy>;
-  using Layout = Owned<cublasLtMatrixLayoutOpaque_t, cublasLtMatrixLayoutDestroy>;
-  using Preference = Owned<cublasLtMatmulPreferenceOpaque_t, cublasLtMatmulPreferenceDestroy>;
-
-  // Shape, types, and by how much the addresses can be divided: algorithms depend on it.
-  using Key = std::array<std::int64_t, 9>;
-  static Key key_of(const Product& product);
-
-  struct Plan {
-    Operation operation;
-    Layout x, w, y;
-    cublasLtMatmulAlgo_t algorithm;
-    bool exists = false;
-  };
-  Plan make(const Product& product, const Key& key);
-  static Layout layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t step);
-
-  static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA advises from Hopper on
-  static constexpr std::size_t plans_kept = 1024;
-
-  CudaPool::Buffer workspace_;
-  Handle handle_;
-  std::map<Key, Plan> plans_;
+  struct Plans;  // products.cpp alone includes cublasLt.h
+  std::unique_ptr<Plans> plans_;
 };
 
 }  // namespace troika::cuda
