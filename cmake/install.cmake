@@ -126,7 +126,7 @@ set(CPACK_COMPONENT_KERNELS_DESCRIPTION "Tensor-parallel transformers for C++ pr
 set(CPACK_DEBIAN_MODELS_PACKAGE_NAME libtroika-models-dev)
 # The static library is linked in the user's program, together with what it uses.
 set(CPACK_DEBIAN_MODELS_PACKAGE_DEPENDS
-  "libtroika-dev (= ${PROJECT_VERSION}), libpcre2-dev, libutf8proc-dev, pkg-config | pkgconf")
+  "libtroika-kernels-dev (= ${PROJECT_VERSION}), libpcre2-dev, libutf8proc-dev, pkg-config | pkgconf")
 set(CPACK_COMPONENT_MODELS_DESCRIPTION "Tensor-parallel transformers for C++ programs: models, their files and tokenizers")
 set(CPACK_DEBIAN_SERVING_PACKAGE_NAME libtroika-serving-dev)
 set(CPACK_DEBIAN_SERVING_PACKAGE_DEPENDS "libtroika-models-dev (= ${PROJECT_VERSION}), prometheus-cpp-dev, libssl-dev")

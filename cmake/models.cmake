@@ -34,5 +34,6 @@ if(NOT TROIKA_HAS_MODELS)
   return()
 endif()
 target_link_libraries(troika_models
-  PUBLIC troika::troika
+  PUBLIC troika::kernels
   PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PCRE2 PkgConfig::UTF8PROC)
+target_precompile_headers(troika_models PRIVATE src/models/precompiled.hpp)

@@ -11,12 +11,12 @@
 
 #include "answers.hpp"
 
-#include <troika/serving/model_engine.hpp>
+#include <troika/serving/engine.hpp>
 
 using troika::serving::EngineOptions;
 using troika::serving::Finish;
 using troika::serving::GenerationRequest;
-using troika::serving::ModelEngine;
+using troika::serving::make_engine;
 using Json = nlohmann::json;
 
 namespace {
@@ -57,9 +57,9 @@ std::vector<Tokens> run(int devices, EngineOptions options, const LoadedModel& m
   const auto requests = constrained_requests();
   const auto words = spelled();
   options.kv_type = troika::KvType::f32;
-  ModelEngine engine(exact_devices(devices), model.folder.path(), std::move(options));
+  const auto engine = make_engine(exact_devices(devices), model.folder.path(), std::move(options));
   std::vector<Answer> answers;
-  for (const auto& request : requests) answers.emplace_back(engine, request);
+  for (const auto& request : requests) answers.emplace_back(*engine, request);
   std::vector<Tokens> all;
   for (std::size_t i = 0; i < answers.size(); ++i) {
     const auto end = answers[i].end();
@@ -96,17 +96,17 @@ TEST_CASE("an answer of a grammar goes on where it was when a device fails, and 
 
   auto request = constrained_requests()[0];
   request.drawn.assign(expected[0].begin(), expected[0].begin() + 5);
-  ModelEngine engine(exact_devices(2), model.folder.path(), {.kv_type = troika::KvType::f32});
-  Answer rest(engine, request);
+  const auto engine = make_engine(exact_devices(2), model.folder.path(), {.kv_type = troika::KvType::f32});
+  Answer rest(*engine, request);
   CHECK(rest.end().finish == Finish::stop);
   CHECK(rest.tokens() == Tokens(expected[0].begin() + 5, expected[0].end()));
   request.drawn = {50};
-  CHECK_THROWS_AS(engine.start(request, {}), troika::Error);
+  CHECK_THROWS_AS(engine->start(request, {}), troika::Error);
 }
 
 TEST_CASE("an answer for which there are no tokens fails, and says so") {
   const LoadedModel model(long_model("llama"));
-  ModelEngine engine(exact_devices(2), model.folder.path());
+  const auto engine = make_engine(exact_devices(2), model.folder.path());
   const std::vector<std::string> words{"1"};
   GenerationRequest request{.prompt = {1}};
   request.constraint = {troika::models::Grammar::of_schema(R"({"type":"null"})"),
@@ -114,10 +114,10 @@ TEST_CASE("an answer for which there are no tokens fails, and says so") {
   for (const float temperature : {0.0f, 1.0f}) {
     for (const int top_k : {0, 5}) {
       request.sampling = {.temperature = temperature, .top_k = top_k, .top_p = 0.9f};
-      const auto end = Answer(engine, request).end();
+      const auto end = Answer(*engine, request).end();
       CHECK(end.finish == Finish::failed);
       CHECK_THAT(end.error, Catch::Matchers::ContainsSubstring("no token"));
     }
   }
-  CHECK(Answer(engine, {.prompt = {1}, .max_tokens = 3}).end().finish == Finish::length);
+  CHECK(Answer(*engine, {.prompt = {1}, .max_tokens = 3}).end().finish == Finish::length);
 }

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <future>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -14,15 +13,17 @@
 
 #include <support/catch.hpp>
 #include <support/loaded_model.hpp>
+#include <support/spmd.hpp>
 
 #include "answers.hpp"
 
-#include <troika/serving/encoder_engine.hpp>
+#include <troika/models/encoder.hpp>
+#include <troika/serving/engine.hpp>
 
 using Catch::Matchers::Contains;
-using troika::serving::EncoderEngine;
 using troika::serving::EngineOptions;
 using troika::serving::Finish;
+using troika::serving::make_engine;
 
 namespace {
 
@@ -76,10 +77,10 @@ TEST_CASE("texts that wait go through the devices together and have the embeddin
   for (const int count : {1, 2, 3}) {
     INFO(count << " devices");
     Gate gate;
-    EncoderEngine engine(exact_devices(count), model.folder.path(), gate.options());
-    CHECK(engine.context() == 64);
+    const auto engine = make_engine(exact_devices(count), model.folder.path(), gate.options());
+    CHECK(engine->context() == 64);
     std::vector<Answer> answers;
-    for (const auto& text : texts) answers.emplace_back(engine, troika::serving::GenerationRequest{.prompt = text});
+    for (const auto& text : texts) answers.emplace_back(*engine, troika::serving::GenerationRequest{.prompt = text});
     gate.open();
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < texts.size(); ++i) {
@@ -89,8 +90,8 @@ TEST_CASE("texts that wait go through the devices together and have the embeddin
       CHECK(near(end.embedding, expected[i]));
       tokens += end.prompt_tokens;
     }
-    while (engine.load().running > 0) std::this_thread::yield();
-    const auto load = engine.load();
+    while (engine->load().running > 0) std::this_thread::yield();
+    const auto load = engine->load();
     CHECK(load.ready);
     CHECK(load.devices == count);
     CHECK(load.waiting == 0);
@@ -103,13 +104,15 @@ TEST_CASE("texts that wait go through the devices together and have the embeddin
 TEST_CASE("a client with one text does not wait for all of one with many") {
   const LoadedModel model(TinyModel::make("bert"));
   Gate gate;
-  EncoderEngine engine(exact_devices(2), model.folder.path(), gate.options({.step_tokens = 8}));  // a text at once
+  const auto engine =
+      make_engine(exact_devices(2), model.folder.path(), gate.options({.step_tokens = 8}));  // a text at once
   std::atomic<int> ended{0};
   std::vector<std::shared_ptr<troika::serving::Generation>> texts;
   std::promise<int> before_the_one;
   const auto start = [&](const std::string& client, auto on_end) {
-    texts.push_back(engine.start({.prompt = Tokens(8, 3), .client = client},
-                                 {[](std::int32_t) {}, [on_end](const troika::serving::GenerationEnd&) { on_end(); }}));
+    texts.push_back(
+        engine->start({.prompt = Tokens(8, 3), .client = client},
+                      {[](std::int32_t) {}, [on_end](const troika::serving::GenerationEnd&) { on_end(); }}));
   };
   for (int i = 0; i < 20; ++i) start("many", [&] { ++ended; });
   start("one", [&] { before_the_one.set_value(ended); });
@@ -131,42 +134,41 @@ TEST_CASE("when a device of an encoder fails, its texts are embedded by those th
     return options;
   };
   {
-    EncoderEngine engine(exact_devices(3), model.folder.path(), fail_first(1));
+    const auto engine = make_engine(exact_devices(3), model.folder.path(), fail_first(1));
     for (std::size_t i = 0; i < texts.size(); ++i) {
-      Answer answer(engine, {.prompt = texts[i]});
+      Answer answer(*engine, {.prompt = texts[i]});
       const auto end = answer.end();
       CHECK(end.finish == Finish::stop);
       CHECK(near(end.embedding, expected[i]));
     }
-    CHECK(engine.load().devices == 2);
-    CHECK(engine.load().recoveries == 1);
+    CHECK(engine->load().devices == 2);
+    CHECK(engine->load().recoveries == 1);
   }
-  EncoderEngine engine(exact_devices(3), model.folder.path(), fail_first(2));
-  Answer twice(engine, {.prompt = texts[0]});
+  const auto engine = make_engine(exact_devices(3), model.folder.path(), fail_first(2));
+  Answer twice(*engine, {.prompt = texts[0]});
   const auto end = twice.end();
   CHECK(end.finish == Finish::failed);
   CHECK_THAT(end.error, Contains("unplugged"));
-  Answer next(engine, {.prompt = texts[1]});
+  Answer next(*engine, {.prompt = texts[1]});
   CHECK(near(next.end().embedding, expected[1]));
-  CHECK(engine.load().devices == 1);
+  CHECK(engine->load().devices == 1);
 }
 
 TEST_CASE("an encoder without devices says so to all who wait and all who come") {
   const LoadedModel model(TinyModel::make("bert"));
   EngineOptions options{.log = troika::Log::silent()};
   options.before_step = [](int, std::uint64_t) { throw std::runtime_error("unplugged"); };
-  EncoderEngine engine(exact_devices(1), model.folder.path(), options);
-  Answer answer(engine, {.prompt = {1, 2}});
+  const auto engine = make_engine(exact_devices(1), model.folder.path(), options);
+  Answer answer(*engine, {.prompt = {1, 2}});
   CHECK_THAT(answer.end().error, Contains("unplugged"));
-  while (engine.load().ready) std::this_thread::yield();
-  CHECK_THROWS_WITH(engine.start({.prompt = {1}}, {}), Contains("unplugged"));
+  while (engine->load().ready) std::this_thread::yield();
+  CHECK_THROWS_WITH(engine->start({.prompt = {1}}, {}), Contains("unplugged"));
 }
 
 TEST_CASE("texts that are cancelled, or wait when an encoder stops, end as cancelled") {
   const LoadedModel model(TinyModel::make("bert"));
   Gate gate;
-  std::optional<EncoderEngine<troika::HostDevice>> engine;
-  engine.emplace(exact_devices(2), model.folder.path(), gate.options({.step_tokens = 4, .most_waiting = 3}));
+  auto engine = make_engine(exact_devices(2), model.folder.path(), gate.options({.step_tokens = 4, .most_waiting = 3}));
   const auto start = [&](auto deadline) { return Answer(*engine, {.prompt = Tokens(4, 7), .deadline = deadline}); };
   const auto never = troika::serving::Clock::time_point::max();
   auto first = start(never);
@@ -184,7 +186,7 @@ TEST_CASE("texts that are cancelled, or wait when an encoder stops, end as cance
   CHECK_THROWS_WITH(engine->start({.prompt = {101}}, {}), Contains("0 to 100"));
 
   Gate other;
-  engine.emplace(exact_devices(2), model.folder.path(), other.options({.step_tokens = 4}));
+  engine = make_engine(exact_devices(2), model.folder.path(), other.options({.step_tokens = 4}));
   auto running = start(never);
   while (engine->load().running == 0) std::this_thread::yield();
   auto waiting = start(never);

@@ -18,7 +18,7 @@
 #include "answers.hpp"
 #include "faults.hpp"
 
-#include <troika/serving/model_engine.hpp>
+#include <troika/serving/engine.hpp>
 
 using namespace std::chrono_literals;
 using Catch::Matchers::Contains;
@@ -27,7 +27,7 @@ using troika::serving::Finish;
 using troika::serving::GenerationEnd;
 using troika::serving::GenerationEvents;
 using troika::serving::GenerationRequest;
-using troika::serving::ModelEngine;
+using troika::serving::make_engine;
 
 TEST_CASE("64 requests at once get the tokens that each gets alone, on every number of devices") {
   for (const std::string type : {"llama", "qwen3"}) {
@@ -37,10 +37,10 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
     for (const int count : {1, 2, 3}) {
       for (const std::int64_t kv_tokens : {512, 4096}) {  // the first has room for few at once
         INFO(type << " on " << count << " devices, memory for " << kv_tokens << " tokens");
-        ModelEngine engine(exact_devices(count), model.folder.path(),
-                           {.kv_tokens = kv_tokens, .kv_type = troika::KvType::f32});
+        const auto engine = make_engine(exact_devices(count), model.folder.path(),
+                                        {.kv_tokens = kv_tokens, .kv_type = troika::KvType::f32});
         std::vector<Answer> answers;
-        for (const auto& request : requests) answers.emplace_back(engine, request);
+        for (const auto& request : requests) answers.emplace_back(*engine, request);
         for (std::size_t i = 0; i < answers.size(); ++i) {
           const auto end = answers[i].end();
           CHECK(answers[i].tokens() == expected[i]);
@@ -49,7 +49,7 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
               (static_cast<std::int64_t>(expected[i].size()) < requests[i].max_tokens ? Finish::stop : Finish::length));
           CHECK(end.error.empty());
         }
-        const auto load = engine.load();
+        const auto load = engine->load();
         CHECK(load.devices == count);
         CHECK(load.reused_tokens > 0);
         CHECK(load.steps > 0);
@@ -61,13 +61,13 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
 
 TEST_CASE("each device tells what it did in its part of each step, and waiting for work is not counted") {
   const LoadedModel model(long_model("llama"));
-  ModelEngine engine(exact_devices(3), model.folder.path());
+  const auto engine = make_engine(exact_devices(3), model.folder.path());
   for (int i = 0; i < 2; ++i)
-    CHECK(Answer(engine, {.prompt = {1, 2, 3}, .max_tokens = 20}).end().finish == Finish::length);
+    CHECK(Answer(*engine, {.prompt = {1, 2, 3}, .max_tokens = 20}).end().finish == Finish::length);
   std::vector<troika::serving::DeviceState> devices;
   do {
-    devices = engine.device_states();  // an answer ends before its step does
-  } while (!std::ranges::all_of(devices, [&](const auto& device) { return device.tasks == engine.load().steps; }));
+    devices = engine->device_states();  // an answer ends before its step does
+  } while (!std::ranges::all_of(devices, [&](const auto& device) { return device.tasks == engine->load().steps; }));
   REQUIRE(devices.size() == 3);
   for (const auto& device : devices) {
     CHECK(device.name == "host:" + std::to_string(&device - devices.data()));
@@ -88,10 +88,10 @@ TEST_CASE("each device tells what it did in its part of each step, and waiting f
   }
   const auto memory = [&] {
     std::int64_t bytes = 0;
-    for (const auto& device : engine.device_states()) bytes += device.memory_bytes;
+    for (const auto& device : engine->device_states()) bytes += device.memory_bytes;
     return bytes;
   };
-  while (memory() != engine.load().memory_bytes) std::this_thread::yield();  // the load is as of the latest step
+  while (memory() != engine->load().memory_bytes) std::this_thread::yield();  // the load is as of the latest step
 }
 
 TEST_CASE("while no request runs, each device and each link is checked again and again, and after a loss") {
@@ -101,10 +101,10 @@ TEST_CASE("while no request runs, each device and each link is checked again and
   options.before_step = [&](int device, std::uint64_t) {
     if (device == 1 && fails.exchange(false)) throw std::runtime_error("the device caught fire");
   };
-  ModelEngine engine(exact_devices(3), model.folder.path(), options);
+  const auto engine = make_engine(exact_devices(3), model.folder.path(), options);
   const auto next = [&](std::chrono::system_clock::time_point after) {
     troika::serving::SelfCheck check;
-    while (check.at <= after) check = (std::this_thread::yield(), engine.self_check());
+    while (check.at <= after) check = (std::this_thread::yield(), engine->self_check());
     return check;
   };
   const auto first = next({});
@@ -116,7 +116,7 @@ TEST_CASE("while no request runs, each device and each link is checked again and
   CHECK(troika::serving::table_of(first).find("host:2") != std::string::npos);
   const auto second = next(first.at);
   fails = true;
-  CHECK(Answer(engine, {.prompt = {1, 2}, .max_tokens = 5}).end().finish == Finish::length);
+  CHECK(Answer(*engine, {.prompt = {1, 2}, .max_tokens = 5}).end().finish == Finish::length);
   auto third = next(second.at);
   while (third.names.size() > 2) third = next(third.at);  // one may have come before the loss
   CHECK(third.names == std::vector<std::string>{"host:0", "host:2"});
@@ -125,8 +125,8 @@ TEST_CASE("while no request runs, each device and each link is checked again and
 
 TEST_CASE("a request that is cancelled ends within a step, and the engine goes on") {
   const LoadedModel model(long_model("llama"));
-  ModelEngine engine(exact_devices(2), model.folder.path());
-  Answer first(engine, {.prompt = {1, 2, 3}}), second(engine, {.prompt = {4, 5}, .max_tokens = 300});
+  const auto engine = make_engine(exact_devices(2), model.folder.path());
+  Answer first(*engine, {.prompt = {1, 2, 3}}), second(*engine, {.prompt = {4, 5}, .max_tokens = 300});
   while (first.count() < 5) std::this_thread::yield();
   first.cancel();
   const auto count = first.count();
@@ -150,9 +150,9 @@ TEST_CASE("when a device fails, answers go on from where they were on those that
     options.before_step = [&](int device, std::uint64_t step) {
       if (device == fails && step > 12 && !failed.exchange(true)) throw std::runtime_error("the device caught fire");
     };
-    ModelEngine engine(exact_devices(3), model.folder.path(), options);
+    const auto engine = make_engine(exact_devices(3), model.folder.path(), options);
     std::vector<Answer> answers;
-    for (const auto& request : requests) answers.emplace_back(engine, request);
+    for (const auto& request : requests) answers.emplace_back(*engine, request);
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const auto end = answers[i].end();
       CHECK(end.error == "");
@@ -161,9 +161,9 @@ TEST_CASE("when a device fails, answers go on from where they were on those that
       CHECK(answers[i].tokens() == expected[i]);
     }
     CHECK(failed);
-    CHECK(engine.load().devices == 2);
-    CHECK(engine.load().recoveries == 1);
-    for (const auto& device : engine.device_states()) {
+    CHECK(engine->load().devices == 2);
+    CHECK(engine->load().recoveries == 1);
+    for (const auto& device : engine->device_states()) {
       const bool lost = device.name == "host:" + std::to_string(fails);
       CHECK(device.lost == lost);
       CHECK(device.faults == (lost ? 1 : 0));
@@ -180,35 +180,35 @@ TEST_CASE("when no device is left, requests end as failed and new ones are refus
   options.before_step = [](int device, std::uint64_t step) {
     if (step > 3 - static_cast<std::uint64_t>(device)) throw std::runtime_error("power is out");
   };
-  ModelEngine engine(exact_devices(2), model.folder.path(), options);
-  Answer answer(engine, {.prompt = {1, 2, 3}, .max_tokens = 100});
+  const auto engine = make_engine(exact_devices(2), model.folder.path(), options);
+  Answer answer(*engine, {.prompt = {1, 2, 3}, .max_tokens = 100});
   const auto end = answer.end();
   CHECK(end.finish == Finish::failed);
   CHECK(end.error == "power is out");
   std::string refusal;
   while (refusal.empty()) {  // it may take some that come while it fails
     try {
-      (void)engine.start({.prompt = {1}}, {});
+      (void)engine->start({.prompt = {1}}, {});
       std::this_thread::sleep_for(1ms);
     } catch (const troika::Error& error) {
       refusal = error.what();
     }
   }
   CHECK_THAT(refusal, Contains("the engine has stopped: power is out"));
-  CHECK(!engine.load().ready);
+  CHECK(!engine->load().ready);
 }
 
 TEST_CASE("weights that hold NaN fail the requests, not the devices") {
   auto tiny = long_model("llama");
   tiny.tensors.at("model.layers.1.mlp.up_proj.weight").data[5] = NAN;
   const LoadedModel model(tiny);
-  ModelEngine engine(exact_devices(3), model.folder.path(), {.log = troika::Log::silent()});
+  const auto engine = make_engine(exact_devices(3), model.folder.path(), {.log = troika::Log::silent()});
   for (int i = 0; i < 2; ++i) {
-    const auto end = Answer(engine, {.prompt = {1, 2, 3}}).end();
+    const auto end = Answer(*engine, {.prompt = {1, 2, 3}}).end();
     CHECK(end.finish == Finish::failed);
     CHECK_THAT(end.error, Contains("NaN"));
   }
-  CHECK(engine.load().devices == 3);
+  CHECK(engine->load().devices == 3);
 }
 
 TEST_CASE("an engine goes away although one of its devices hangs") {
@@ -217,10 +217,10 @@ TEST_CASE("an engine goes away although one of its devices hangs") {
     INFO(count << " devices");
     troika::test::Fault fault(troika::test::Fault::Kind::hangs, 0, 5);
     {
-      ModelEngine engine(
+      const auto engine = make_engine(
           exact_devices(count), model.folder.path(),
           {.deadline = count == 1 ? 300ms : 3000ms, .log = troika::Log::silent(), .before_step = fault.hook()});
-      Answer answer(engine, {.prompt = {1, 2, 3}});
+      Answer answer(*engine, {.prompt = {1, 2, 3}});
       fault.at();
     }
     fault.release();
@@ -231,18 +231,18 @@ TEST_CASE("an engine that goes away ends what runs as cancelled") {
   const LoadedModel model(long_model("llama"));
   std::vector<Answer> answers;
   {
-    ModelEngine engine(exact_devices(2), model.folder.path());
-    for (int i = 0; i < 5; ++i) answers.emplace_back(engine, GenerationRequest{.prompt = {1, 2, 3}});
+    const auto engine = make_engine(exact_devices(2), model.folder.path());
+    for (int i = 0; i < 5; ++i) answers.emplace_back(*engine, GenerationRequest{.prompt = {1, 2, 3}});
   }
   for (auto& answer : answers) CHECK(answer.end().finish != Finish::failed);
 }
 
 TEST_CASE("what cannot run is refused at once, with what would be valid") {
   const LoadedModel model(long_model("llama"));
-  ModelEngine engine(exact_devices(1), model.folder.path(), {.context = 50, .most_waiting = 1});
+  const auto engine = make_engine(exact_devices(1), model.folder.path(), {.context = 50, .most_waiting = 1});
   const auto refused = [&](GenerationRequest request) {
     try {
-      (void)engine.start(std::move(request), {});
+      (void)engine->start(std::move(request), {});
     } catch (const troika::Error& error) {
       return std::string(error.what());
     }
@@ -254,50 +254,51 @@ TEST_CASE("what cannot run is refused at once, with what would be valid") {
   CHECK_THAT(refused({.prompt = {1}, .max_tokens = -1}),
              Contains("max_tokens is 0 (all that fit) or above the 0 that are drawn, not -1"));
   CHECK_THAT(refused({.prompt = {1}, .sampling = {.temperature = -1}}), Contains("temperature"));
-  CHECK_THROWS_WITH(ModelEngine(exact_devices(1), model.folder.path(), {.context = 1}),
+  CHECK_THROWS_WITH(make_engine(exact_devices(1), model.folder.path(), {.context = 1}),
                     Contains("this model takes 2 to 400"));
-  CHECK(ModelEngine(exact_devices(1), model.folder.path(), {.context = 401}).context() == 400);
-  CHECK_THROWS_WITH(ModelEngine(std::vector<troika::HostDevice>{}, model.folder.path()), Contains("at least 1 device"));
-  CHECK_THROWS_WITH(ModelEngine(troika::host_devices(2, {.memory_limit = 20000}), model.folder.path()),
+  CHECK(make_engine(exact_devices(1), model.folder.path(), {.context = 401})->context() == 400);
+  CHECK_THROWS_WITH(make_engine(std::vector<troika::HostDevice>{}, model.folder.path()), Contains("at least 1 device"));
+  CHECK_THROWS_WITH(make_engine(troika::host_devices(2, {.memory_limit = 20000}), model.folder.path()),
                     Contains("out of memory"));
 
   // With the only running request held up in its event, and one waiting, the queue is full.
   std::promise<void> go;
   auto gone = go.get_future().share();
-  ModelEngine narrow(exact_devices(1), model.folder.path(), {.mixed_tokens = 1, .most_running = 1, .most_waiting = 1});
+  const auto narrow =
+      make_engine(exact_devices(1), model.folder.path(), {.mixed_tokens = 1, .most_running = 1, .most_waiting = 1});
   std::atomic<bool> held{false};
-  const auto blocker = narrow.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) {
-                                                                         held = true;
-                                                                         gone.wait();
-                                                                       },
-                                                                       {}});
+  const auto blocker = narrow->start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) {
+                                                                          held = true;
+                                                                          gone.wait();
+                                                                        },
+                                                                        {}});
   while (!held) std::this_thread::yield();
-  Answer waits(narrow, {.prompt = {2}, .max_tokens = 1});
-  CHECK_THROWS_WITH((Answer{narrow, {.prompt = {3}}}), Contains("1 requests wait already; try again later"));
+  Answer waits(*narrow, {.prompt = {2}, .max_tokens = 1});
+  CHECK_THROWS_WITH((Answer{*narrow, {.prompt = {3}}}), Contains("1 requests wait already; try again later"));
   go.set_value();
   CHECK(waits.end().finish == Finish::length);
 }
 
 TEST_CASE("a request that would begin too late is refused at once") {
   const LoadedModel model(long_model("llama"));
-  ModelEngine engine(exact_devices(1), model.folder.path(), {.mixed_tokens = 1, .most_running = 1});
+  const auto engine = make_engine(exact_devices(1), model.folder.path(), {.mixed_tokens = 1, .most_running = 1});
   std::vector<Answer> answers;
-  for (int i = 0; i < 20; ++i) answers.emplace_back(engine, GenerationRequest{.prompt = {1}, .max_tokens = 2});
+  for (int i = 0; i < 20; ++i) answers.emplace_back(*engine, GenerationRequest{.prompt = {1}, .max_tokens = 2});
   for (auto& answer : answers) CHECK(answer.end().finish == Finish::length);
 
   std::promise<void> go;
   auto gone = go.get_future().share();
   std::atomic<bool> held{false};
-  const auto blocker = engine.start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) {
-                                                                         held = true;
-                                                                         gone.wait();
-                                                                       },
-                                                                       {}});
+  const auto blocker = engine->start({.prompt = {1}, .max_tokens = 2}, {[&](std::int32_t) {
+                                                                          held = true;
+                                                                          gone.wait();
+                                                                        },
+                                                                        {}});
   while (!held) std::this_thread::yield();
-  Answer waits(engine, {.prompt = {2}, .max_tokens = 1});
-  CHECK_THROWS_WITH((Answer{engine, {.prompt = {3}, .max_wait = std::chrono::nanoseconds(0)}}),
+  Answer waits(*engine, {.prompt = {2}, .max_tokens = 1});
+  CHECK_THROWS_WITH((Answer{*engine, {.prompt = {3}, .max_wait = std::chrono::nanoseconds(0)}}),
                     Contains("to begin, which is too late; try again later"));
-  Answer patient(engine, {.prompt = {3}, .max_tokens = 1, .max_wait = std::chrono::hours(1)});
+  Answer patient(*engine, {.prompt = {3}, .max_tokens = 1, .max_wait = std::chrono::hours(1)});
   go.set_value();
   CHECK(waits.end().finish == Finish::length);
   CHECK(patient.end().finish == Finish::length);

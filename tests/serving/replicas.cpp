@@ -19,7 +19,7 @@
 #include <troika/scheduling/random_allocation.hpp>
 #include <troika/scheduling/round_robin.hpp>
 #include <troika/scheduling/static_allocation.hpp>
-#include <troika/serving/model_engine.hpp>
+#include <troika/serving/engine.hpp>
 #include <troika/serving/replicas.hpp>
 
 using Catch::Matchers::Contains;
@@ -152,8 +152,7 @@ TEST_CASE("replicas of a model answer as one does, also when a group loses its l
       options.before_step = [=](int, std::uint64_t step) {
         if (fails && i == 1 && step > 10) throw std::runtime_error("the group caught fire");
       };
-      engines.push_back(std::make_unique<troika::serving::ModelEngine<troika::HostDevice>>(
-          exact_devices(1), model.folder.path(), options));
+      engines.push_back(troika::serving::make_engine(exact_devices(1), model.folder.path(), options));
     }
     Replicas<troika::RandomAllocation> replicas(std::move(engines), troika::RandomAllocation(3), troika::Log::silent());
     std::vector<Answer> answers;

@@ -16,6 +16,7 @@
 #include <troika/layers/embedding.hpp>
 #include <troika/models/batch.hpp>
 #include <troika/models/files/config.hpp>
+#include <troika/models/host_pipeline.hpp>
 #include <troika/models/loading.hpp>
 #include <troika/models/split.hpp>
 
@@ -35,45 +36,7 @@ class Decoder {
  public:
   template <class Pipeline>
   Decoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, DecoderOptions options = {},
-          LoadProgress progress = {})
-      : config_(config),
-        options_(options),
-        split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))),
-        rank_(pipeline.rank()) {
-    if (!config.is_decoder()) {
-      throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
-    }
-    if (!config.gated_mlp && config.hidden_act == Activation::silu) {
-      throw Error(Fault::unsupported,
-                  "a decoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
-    }
-    const std::int64_t most = config.max_position_embeddings;
-    if (options_.context == 0) options_.context = std::min<std::int64_t>(most, 4096);
-    expects(options_.context >= 1 && options_.context <= most, [&] {
-      return "a context of " + std::to_string(options_.context) + " tokens; this model takes 1 to " +
-             std::to_string(most);
-    });
-    if (!config.learned_positions) {
-      rotary_.emplace(options_.context, config.rotary_dim, rotary_options(config, options_.context));
-      if (config.local_rope_theta) {
-        local_rotary_.emplace(options_.context, config.rotary_dim,
-                              RotaryOptions{.theta = static_cast<float>(*config.local_rope_theta)});
-      }
-    }
-    positions_.resize(static_cast<std::size_t>(options_.context));
-    std::iota(positions_.begin(), positions_.end(), 0);
-
-    Loader<Pipeline> load(pipeline, weights, std::move(progress));
-    const auto hidden = config.hidden_size;
-    embedding_ = load.embedding("model.embed_tokens", split_.vocab, hidden, config.tie_word_embeddings);
-    if (config.learned_positions) {
-      position_table_ = load.matrix("model.position_embeddings.weight", config.max_position_embeddings, hidden);
-    }
-    for (std::int64_t i = 0; i < config.layers; ++i)
-      blocks_.push_back(load_block(load, "model.layers." + std::to_string(i)));
-    norm_ = load_norm(load, config, "model.norm");
-    if (!config.tie_word_embeddings) lm_head_.emplace(load.column("lm_head", split_.vocab, hidden));
-  }
+          LoadProgress progress = {});
 
   const ModelConfig& config() const { return config_; }
   const ModelSplit& split() const { return split_; }
@@ -99,42 +62,13 @@ class Decoder {
   // an Error before anything is computed.
   template <class Pipeline>
   DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, std::span<const std::int32_t> ids, KvCache<D>& cache,
-                                      std::int64_t wanted = 1) const {
-    expects(!ids.empty(), "a forward pass needs at least one token");
-    const auto tokens = static_cast<std::int64_t>(ids.size());
-    expects(wanted >= 1 && wanted <= tokens, [&] {
-      return "the logits of " + std::to_string(wanted) + " tokens were asked for; valid here is 1 to " +
-             std::to_string(tokens);
-    });
-    cache.check_room(tokens);
-    const SequenceRows sequence{.tokens = tokens, .cached = cache.length()};
-    const Range last{tokens - wanted, tokens};
-    auto logits =
-        pass(pipeline, ids, std::span(positions_).subspan(static_cast<std::size_t>(cache.length()), ids.size()),
-             {&sequence, 1}, {&last, 1}, cache.memory());
-    cache.advance(tokens);
-    return logits;
-  }
+                                      std::int64_t wanted = 1) const;
 
   // The same for several sequences in one pass, each with its place on the pages of the memory: the logits that each
   // part of the batch wants, (batch.logits(), vocabulary), in the order of the parts. Collective; all ranks pass the
   // same batch.
   template <class Pipeline>
-  DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, const Batch& batch, KvMemory<D>& memory) const {
-    expects(batch.tokens() > 0, "a forward pass needs at least one token");
-    for (const auto& sequence : batch.sequences()) {
-      expects(sequence.cached + sequence.tokens <= options_.context, [&] {
-        return std::to_string(sequence.cached) + " tokens and " + std::to_string(sequence.tokens) +
-               " more do not fit a context of " + std::to_string(options_.context);
-      });
-      for (const auto page : sequence.pages) {
-        expects(page >= 0 && page < memory.pages(), [&] {
-          return "page " + std::to_string(page) + " does not exist; the memory has " + std::to_string(memory.pages());
-        });
-      }
-    }
-    return pass(pipeline, batch.ids(), batch.positions(), batch.sequences(), batch.wanted(), memory);
-  }
+  DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, const Batch& batch, KvMemory<D>& memory) const;
 
  private:
   template <class Pipeline>
@@ -289,5 +223,96 @@ class Decoder {
 template <class Pipeline>
 Decoder(Pipeline&, const ModelConfig&, const Weights&, DecoderOptions = {}, LoadProgress = {})
     -> Decoder<typename Pipeline::Device>;
+
+template <Device D>
+template <class Pipeline>
+Decoder<D>::Decoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, DecoderOptions options,
+                    LoadProgress progress)
+    : config_(config),
+      options_(options),
+      split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))),
+      rank_(pipeline.rank()) {
+  if (!config.is_decoder()) {
+    throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
+  }
+  if (!config.gated_mlp && config.hidden_act == Activation::silu) {
+    throw Error(Fault::unsupported,
+                "a decoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
+  }
+  const std::int64_t most = config.max_position_embeddings;
+  if (options_.context == 0) options_.context = std::min<std::int64_t>(most, 4096);
+  expects(options_.context >= 1 && options_.context <= most, [&] {
+    return "a context of " + std::to_string(options_.context) + " tokens; this model takes 1 to " +
+           std::to_string(most);
+  });
+  if (!config.learned_positions) {
+    rotary_.emplace(options_.context, config.rotary_dim, rotary_options(config, options_.context));
+    if (config.local_rope_theta) {
+      local_rotary_.emplace(options_.context, config.rotary_dim,
+                            RotaryOptions{.theta = static_cast<float>(*config.local_rope_theta)});
+    }
+  }
+  positions_.resize(static_cast<std::size_t>(options_.context));
+  std::iota(positions_.begin(), positions_.end(), 0);
+
+  Loader<Pipeline> load(pipeline, weights, std::move(progress));
+  const auto hidden = config.hidden_size;
+  embedding_ = load.embedding("model.embed_tokens", split_.vocab, hidden, config.tie_word_embeddings);
+  if (config.learned_positions) {
+    position_table_ = load.matrix("model.position_embeddings.weight", config.max_position_embeddings, hidden);
+  }
+  for (std::int64_t i = 0; i < config.layers; ++i)
+    blocks_.push_back(load_block(load, "model.layers." + std::to_string(i)));
+  norm_ = load_norm(load, config, "model.norm");
+  if (!config.tie_word_embeddings) lm_head_.emplace(load.column("lm_head", split_.vocab, hidden));
+}
+
+template <Device D>
+template <class Pipeline>
+DTensor<float, Shard<1>, D> Decoder<D>::forward(Pipeline& pipeline, std::span<const std::int32_t> ids,
+                                                KvCache<D>& cache, std::int64_t wanted) const {
+  expects(!ids.empty(), "a forward pass needs at least one token");
+  const auto tokens = static_cast<std::int64_t>(ids.size());
+  expects(wanted >= 1 && wanted <= tokens, [&] {
+    return "the logits of " + std::to_string(wanted) + " tokens were asked for; valid here is 1 to " +
+           std::to_string(tokens);
+  });
+  cache.check_room(tokens);
+  const SequenceRows sequence{.tokens = tokens, .cached = cache.length()};
+  const Range last{tokens - wanted, tokens};
+  auto logits = pass(pipeline, ids, std::span(positions_).subspan(static_cast<std::size_t>(cache.length()), ids.size()),
+                     {&sequence, 1}, {&last, 1}, cache.memory());
+  cache.advance(tokens);
+  return logits;
+}
+
+template <Device D>
+template <class Pipeline>
+DTensor<float, Shard<1>, D> Decoder<D>::forward(Pipeline& pipeline, const Batch& batch, KvMemory<D>& memory) const {
+  expects(batch.tokens() > 0, "a forward pass needs at least one token");
+  for (const auto& sequence : batch.sequences()) {
+    expects(sequence.cached + sequence.tokens <= options_.context, [&] {
+      return std::to_string(sequence.cached) + " tokens and " + std::to_string(sequence.tokens) +
+             " more do not fit a context of " + std::to_string(options_.context);
+    });
+    for (const auto page : sequence.pages) {
+      expects(page >= 0 && page < memory.pages(), [&] {
+        return "page " + std::to_string(page) + " does not exist; the memory has " + std::to_string(memory.pages());
+      });
+    }
+  }
+  return pass(pipeline, batch.ids(), batch.positions(), batch.sequences(), batch.wanted(), memory);
+}
+
+// What the library troika::models has compiled. Constructor and forward() are outside of the class for its sake: of what
+// is inside, a compiler makes its own.
+#define TROIKA_DECODER_INSTANCES(instance)                                                                 \
+  instance Decoder<HostDevice>::Decoder(HostPipeline&, const ModelConfig&, const Weights&, DecoderOptions, \
+                                        LoadProgress);                                                     \
+  instance DTensor<float, Shard<1>, HostDevice> Decoder<HostDevice>::forward(                              \
+      HostPipeline&, std::span<const std::int32_t>, KvCache<HostDevice>&, std::int64_t) const;             \
+  instance DTensor<float, Shard<1>, HostDevice> Decoder<HostDevice>::forward(HostPipeline&, const Batch&,  \
+                                                                             KvMemory<HostDevice>&) const;
+TROIKA_DECODER_INSTANCES(extern template)
 
 }  // namespace troika::models

@@ -15,6 +15,7 @@
 #include <troika/layers/block.hpp>
 #include <troika/layers/embedding.hpp>
 #include <troika/models/files/config.hpp>
+#include <troika/models/host_pipeline.hpp>
 #include <troika/models/loading.hpp>
 #include <troika/models/split.hpp>
 
@@ -26,33 +27,7 @@ template <Device D>
 class Encoder {
  public:
   template <class Pipeline>
-  Encoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, LoadProgress progress = {})
-      : config_(config),
-        split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))),
-        rank_(pipeline.rank()) {
-    if (config.is_decoder()) {
-      throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
-    }
-    if (!config.gated_mlp && config.hidden_act == Activation::silu) {
-      throw Error(Fault::unsupported,
-                  "an encoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
-    }
-    Loader<Pipeline> load(pipeline, weights, std::move(progress));
-    const auto hidden = config.hidden_size;
-    const std::string root = weights.contains("bert.embeddings.word_embeddings.weight") ? "bert." : "";
-    words_ = load.embedding(root + "embeddings.word_embeddings", split_.vocab, hidden);
-    if (config.learned_positions) {
-      positions_ = load.matrix(root + "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden);
-    } else {
-      rotary_.emplace(config.max_position_embeddings, config.rotary_dim,
-                      RotaryOptions{.theta = static_cast<float>(config.rope_theta)});
-    }
-    types_ = load.matrix(root + "embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden);
-    norm_ = load_norm(load, root + "embeddings.LayerNorm");
-    for (std::int64_t i = 0; i < config.layers; ++i) {
-      blocks_.push_back(load_block(load, root + "encoder.layer." + std::to_string(i)));
-    }
-  }
+  Encoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, LoadProgress progress = {});
 
   const ModelConfig& config() const { return config_; }
   const ModelSplit& split() const { return split_; }
@@ -62,43 +37,7 @@ class Encoder {
   // The last hidden states of texts, one after the other: (tokens of all, hidden). A text sees nothing of the others.
   // All tokens are of type 0. Collective.
   template <class Pipeline>
-  DTensor<float, Replicate, D> forward(Pipeline& pipeline, std::span<const Ids> texts) const {
-    std::vector<std::int32_t> ids, positions;
-    std::vector<SequenceRows> sequences;
-    for (const auto& text : texts) {
-      const auto tokens = static_cast<std::int64_t>(text.size());
-      expects(tokens >= 1 && tokens <= config_.max_position_embeddings, [&] {
-        return "an input of " + std::to_string(tokens) + " tokens; this model takes 1 to " +
-               std::to_string(config_.max_position_embeddings);
-      });
-      ids.insert(ids.end(), text.begin(), text.end());
-      for (std::int32_t position = 0; position < tokens; ++position) positions.push_back(position);
-      sequences.push_back({.tokens = tokens});
-    }
-    expects(!texts.empty(), "an encoder needs at least 1 text");
-    auto x = pipeline.run(
-        pipeline.replicate(View<const std::int32_t>(ids.data(), {static_cast<std::int64_t>(ids.size())})), words_,
-        to<Replicate>,
-        [&](DTensor<float, Replicate, D>&& words, auto& s) {
-          std::int64_t end = 0;
-          for (const auto& text : sequences) {
-            const auto rows = words.local().rows(end, end + text.tokens);
-            if (config_.learned_positions)
-              add(s, View<const float>(rows), positions_.view().rows(0, text.tokens), rows);
-            end += text.tokens;
-          }
-          for (std::int64_t t = 0; t < end; ++t) {
-            const auto row = words.local().rows(t, t + 1);
-            add(s, View<const float>(row), types_.view().rows(0, 1), row);
-          }
-          return std::move(words);
-        },
-        norm_);
-    const AttentionContext<D> context{
-        .positions = positions, .rotary = rotary_ ? &*rotary_ : nullptr, .sequences = sequences};
-    for (const auto& block : blocks_) x = block.forward(pipeline, std::move(x), context);
-    return x;
-  }
+  DTensor<float, Replicate, D> forward(Pipeline& pipeline, std::span<const Ids> texts) const;
   template <class Pipeline>
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, Ids text) const {
     return forward(pipeline, std::span(&text, 1));
@@ -189,5 +128,81 @@ class Encoder {
 };
 template <class Pipeline>
 Encoder(Pipeline&, const ModelConfig&, const Weights&, LoadProgress = {}) -> Encoder<typename Pipeline::Device>;
+
+template <Device D>
+template <class Pipeline>
+Encoder<D>::Encoder(Pipeline& pipeline, const ModelConfig& config, const Weights& weights, LoadProgress progress)
+    : config_(config),
+      split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))),
+      rank_(pipeline.rank()) {
+  if (config.is_decoder()) {
+    throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no encoder");
+  }
+  if (!config.gated_mlp && config.hidden_act == Activation::silu) {
+    throw Error(Fault::unsupported,
+                "an encoder whose MLP has no gate and hidden_act silu is not built; there it is gelu or gelu_tanh");
+  }
+  Loader<Pipeline> load(pipeline, weights, std::move(progress));
+  const auto hidden = config.hidden_size;
+  const std::string root = weights.contains("bert.embeddings.word_embeddings.weight") ? "bert." : "";
+  words_ = load.embedding(root + "embeddings.word_embeddings", split_.vocab, hidden);
+  if (config.learned_positions) {
+    positions_ = load.matrix(root + "embeddings.position_embeddings.weight", config.max_position_embeddings, hidden);
+  } else {
+    rotary_.emplace(config.max_position_embeddings, config.rotary_dim,
+                    RotaryOptions{.theta = static_cast<float>(config.rope_theta)});
+  }
+  types_ = load.matrix(root + "embeddings.token_type_embeddings.weight", config.type_vocab_size, hidden);
+  norm_ = load_norm(load, root + "embeddings.LayerNorm");
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    blocks_.push_back(load_block(load, root + "encoder.layer." + std::to_string(i)));
+  }
+}
+
+template <Device D>
+template <class Pipeline>
+DTensor<float, Replicate, D> Encoder<D>::forward(Pipeline& pipeline, std::span<const Ids> texts) const {
+  std::vector<std::int32_t> ids, positions;
+  std::vector<SequenceRows> sequences;
+  for (const auto& text : texts) {
+    const auto tokens = static_cast<std::int64_t>(text.size());
+    expects(tokens >= 1 && tokens <= config_.max_position_embeddings, [&] {
+      return "an input of " + std::to_string(tokens) + " tokens; this model takes 1 to " +
+             std::to_string(config_.max_position_embeddings);
+    });
+    ids.insert(ids.end(), text.begin(), text.end());
+    for (std::int32_t position = 0; position < tokens; ++position) positions.push_back(position);
+    sequences.push_back({.tokens = tokens});
+  }
+  expects(!texts.empty(), "an encoder needs at least 1 text");
+  auto x = pipeline.run(
+      pipeline.replicate(View<const std::int32_t>(ids.data(), {static_cast<std::int64_t>(ids.size())})), words_,
+      to<Replicate>,
+      [&](DTensor<float, Replicate, D>&& words, auto& s) {
+        std::int64_t end = 0;
+        for (const auto& text : sequences) {
+          const auto rows = words.local().rows(end, end + text.tokens);
+          if (config_.learned_positions) add(s, View<const float>(rows), positions_.view().rows(0, text.tokens), rows);
+          end += text.tokens;
+        }
+        for (std::int64_t t = 0; t < end; ++t) {
+          const auto row = words.local().rows(t, t + 1);
+          add(s, View<const float>(row), types_.view().rows(0, 1), row);
+        }
+        return std::move(words);
+      },
+      norm_);
+  const AttentionContext<D> context{
+      .positions = positions, .rotary = rotary_ ? &*rotary_ : nullptr, .sequences = sequences};
+  for (const auto& block : blocks_) x = block.forward(pipeline, std::move(x), context);
+  return x;
+}
+
+// What the library troika::models has compiled, as of the decoder.
+#define TROIKA_ENCODER_INSTANCES(instance)                                                                \
+  instance Encoder<HostDevice>::Encoder(HostPipeline&, const ModelConfig&, const Weights&, LoadProgress); \
+  instance DTensor<float, Replicate, HostDevice> Encoder<HostDevice>::forward(                            \
+      HostPipeline&, std::span<const Encoder<HostDevice>::Ids>) const;
+TROIKA_ENCODER_INSTANCES(extern template)
 
 }  // namespace troika::models
