@@ -57,7 +57,6 @@ if(TROIKA_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # Asio has fences, which ThreadSanitizer does not follow; its strands use locks, which it does.
   set_source_files_properties(src/serving/http_server.cpp PROPERTIES COMPILE_OPTIONS -Wno-tsan)
 endif()
-if(TROIKA_BUILD_FUZZERS)
-  # The engine reads nothing that a fuzzer makes up, and with coverage clang takes many minutes for its templates.
-  set_source_files_properties(src/serving/host_engine.cpp PROPERTIES COMPILE_OPTIONS "-O0;-fno-sanitize=all")
-endif()
+foreach(name IN ITEMS host_engine self_check device_groups monitor dashboard metrics device_metrics readiness alerts)
+  troika_not_fuzzed(src/serving/${name}.cpp)
+endforeach()
