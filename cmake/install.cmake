@@ -50,6 +50,9 @@ configure_package_config_file(cmake/troikaConfig.cmake.in ${config_out}/troikaCo
 write_basic_package_version_file(${config_out}/troikaConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${config_out}/troikaConfig.cmake ${config_out}/troikaConfigVersion.cmake
   DESTINATION ${config_dir} COMPONENT core)
+if(TROIKA_HAS_CUDA)
+  install(FILES cmake/FindNCCL.cmake DESTINATION ${config_dir} COMPONENT cuda)  # for programs that call NCCL themselves
+endif()
 
 # The .pc files find their prefix from where they lie, so an install tree may be moved.
 cmake_path(SET pc_to_prefix NORMALIZE "/${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of one GPU, beside the rate of a copy that was measured in the same run: the limit of what only moves memory.
+// Products of many rows are cuBLASLt's. Inputs take turns, so that none is still in the cache.
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+#include <troika/device/cuda/cuda.hpp>
+#include <troika/device/weight.hpp>
+
+namespace {
+
+using namespace troika;
+
+constexpr std::size_t out_of_cache = std::size_t{256} << 20;  // bytes: above the L2 of every GPU so far
+constexpr int calls = 20;                                     // between two waits for the stream
+
+struct Gpu {
+  CudaDevice device{0};
+  CudaStream stream{device};
+
+  CudaTensor<float> numbers(Shape shape) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> values(static_cast<std::size_t>(shape.count()));
+    for (float& value : values) value = normal(random);
+    CudaTensor<float> tensor(device, shape);
+    upload(stream, View<const float>(values.data(), shape), tensor.view());
+    return tensor;
+  }
+};
+Gpu& gpu() {
+  static Gpu only;
+  return only;
+}
+
+// Seconds of one call of f(i), where i counts the calls.
+double seconds_of(const std::function<void(std::size_t)>& f) {
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::size_t i = 0; i < calls; ++i) f(i);
+  gpu().stream.synchronize();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / calls;
+}
+
+double copy_rate() {
+  static const double rate = [] {
+    const auto from = gpu().numbers({static_cast<std::int64_t>(out_of_cache / sizeof(float))});
+    CudaTensor<float> to(gpu().device, from.shape());
+    double best = 0;
+    for (int i = 0; i < 5; ++i) {
+      const double seconds = seconds_of([&](auto) { copy(gpu().stream, from.view(), to.view()); });
+      best = std::max(best, 2.0 * static_cast<double>(out_of_cache) / seconds);
+    }
+    return best;
+  }();
+  return rate;
+}
+
+void measure(benchmark::State& state, double bytes, double flops, const std::function<void(std::size_t)>& f) {
+  seconds_of(f);
+  double spent = 0;
+  for (auto _ : state) {
+    const double seconds = seconds_of(f);
+    state.SetIterationTime(seconds);
+    spent += seconds;
+  }
+  const double each = spent / static_cast<double>(state.iterations());
+  state.counters["GB/s"] = 1e-9 * bytes / each;
+  state.counters["copy_GB/s"] = 1e-9 * copy_rate();
+  state.counters["fraction_of_copy"] = bytes / each / copy_rate();
+  if (flops > 0) state.counters["TFLOP/s"] = 1e-12 * flops / each;
+}
+
+// Rows of 8192 floats, as many as do not fit the cache.
+constexpr std::int64_t width = 8192, rows = static_cast<std::int64_t>(out_of_cache) / (4 * width);
+constexpr double block = static_cast<double>(out_of_cache);
+
+void norm(benchmark::State& state) {
+  const auto x = gpu().numbers({rows, width}), weight = gpu().numbers({width});
+  CudaTensor<float> y(gpu().device, x.shape());
+  measure(state, 2 * block, 0, [&](auto) { rms_norm(gpu().stream, x.view(), weight.span(), 1e-5f, y.view()); });
+}
+void sum(benchmark::State& state) {
+  const auto a = gpu().numbers({rows, width}), b = gpu().numbers({rows, width});
+  CudaTensor<float> y(gpu().device, a.shape());
+  measure(state, 3 * block, 0, [&](auto) { add(gpu().stream, a.view(), b.view(), y.view()); });
+}
+void gated(benchmark::State& state) {
+  const auto gate = gpu().numbers({rows, width}), up = gpu().numbers({rows, width});
+  CudaTensor<float> y(gpu().device, gate.shape());
+  measure(state, 3 * block, 0,
+          [&](auto) { activate_multiply(gpu().stream, Activation::silu, gate.view(), up.view(), y.view()); });
+}
+
+void product(benchmark::State& state, WeightType type) {
+  const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
+  const auto x = gpu().numbers({m, k});
+  CudaTensor<float> y(gpu().device, {m, n});
+  std::vector<Weight<CudaDevice>> weights;
+  do {
+    auto& weight = weights.emplace_back(gpu().device, type, Shape{n, k});
+    const View<std::byte> bytes(weight.data(), {static_cast<std::int64_t>(weight.bytes())});
+    fill_on_host(gpu().stream, bytes, [](std::span<std::byte> values) {
+      std::uint32_t random = 1;  // numbers that are finite in every type
+      for (std::byte& value : values)
+        value = static_cast<std::byte>((random = random * 1664525u + 1013904223u) >> 24 & 0x2f);
+    });
+  } while (weights.size() * weights.front().bytes() < out_of_cache);
+  measure(state, static_cast<double>(weights.front().bytes()), 2.0 * static_cast<double>(m * n * k),
+          [&](std::size_t i) {
+            weights[i % weights.size()].visit([&](auto w) { linear(gpu().stream, x.view(), w, y.view()); });
+          });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  if (cuda_device_count() == 0) {
+    std::puts("SKIPPED: no GPU");
+    return 0;
+  }
+  benchmark::RegisterBenchmark("gpu/rms_norm", norm)->UseManualTime();
+  benchmark::RegisterBenchmark("gpu/add", sum)->UseManualTime();
+  benchmark::RegisterBenchmark("gpu/silu_multiply", gated)->UseManualTime();
+  for (const auto& [name, type] : {std::pair{"f32", WeightType::f32},
+                                   {"bf16", WeightType::bf16},
+                                   {"Q8_0", WeightType::q8_0},
+                                   {"Q4_K", WeightType::q4_k}}) {
+    auto* bench = benchmark::RegisterBenchmark((std::string("gpu/linear/") + name).c_str(), product, type);
+    bench->ArgNames({"tokens", "out", "in"})->UseManualTime();
+    for (const std::int64_t tokens : {1, 8, 512, 4096}) bench->Args({tokens, 8192, 8192});
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
