@@ -99,7 +99,7 @@ class Keys {
     if (!c_.learned_positions) writer_.f32(key("rope.freq_base"), c_.rope_theta);
     writer_.u32("tokenizer.ggml.token_type_count", c_.type_vocab_size);
     if (c_.normalize_embedding)
-      notes.push_back("embeddings are made to have the length 1, which GGUF files have no key for");
+      notes.emplace_back("embeddings are made to have the length 1, which GGUF files have no key for");
     if (c_.max_sequence && *c_.max_sequence < c_.max_position_embeddings) {
       notes.push_back("texts are meant to be cut after " + std::to_string(*c_.max_sequence) +
                       " tokens, which GGUF files have no key for");
