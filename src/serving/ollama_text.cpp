@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "answer_format.hpp"
+#include "logprobs.hpp"
 #include "text_request.hpp"
 #include "tools.hpp"
 
@@ -26,7 +27,6 @@ void refuse_unbuilt(const Fields& fields) {
   };
   refuse_images(fields);
   if (set("template")) throw Refusal(400, "a template of your own is not supported; raw takes a prompt as it is");
-  if (set("logprobs")) throw Refusal(501, "logprobs are not supported yet");
 }
 
 void read_options(const Fields& fields, TextRequest& request) {
@@ -64,6 +64,8 @@ TextRequest read_common(const Fields& fields, std::string_view body) {
   // Levels are of models that troika does not have
   if (const Json* think = fields.find("think")) request.think = think->is_string() || fields.boolean("think", false);
   request.truncate = fields.boolean("truncate", true);
+  const auto likeliest = read_likeliest(fields, "top_logprobs");
+  if (fields.boolean("logprobs", false)) request.logprobs = likeliest;
   if (const Json* value = fields.find("keep_alive")) request.keep_alive = to_duration(*value, "keep_alive");
   return request;
 }
@@ -73,15 +75,15 @@ class OllamaFormat final : public TextFormat {
   explicit OllamaFormat(const TextRequest& request) : model_(request.model), chat_(request.chat), raw_(request.raw) {}
 
   std::string content_type() const override { return "application/x-ndjson"; }
-  std::string piece(const AnswerPart& part) override {
-    TextAnswer one;
+  std::string piece(const AnswerPart& part, const std::vector<ScoredToken>& scored) override {
+    TextAnswer one{.scored = scored};
     if (part.kind == AnswerPart::Kind::call)
       one.calls.push_back(part.call);
     else
       (part.kind == AnswerPart::Kind::thinking ? one.thinking : one.text) = part.text;
     return dump(json_of(one, false)) + "\n";
   }
-  std::string last(const TextEnd& end) override { return dump(finished({}, end)) + "\n"; }
+  std::string last(const TextEnd& end) override { return dump(finished({.scored = end.scored}, end)) + "\n"; }
   std::string broken(const std::string& message) override { return dump({{"error", message}}) + "\n"; }
   std::string whole(const TextAnswer& answer, const TextEnd& end) override { return dump(finished(answer, end)); }
 
@@ -92,6 +94,7 @@ class OllamaFormat final : public TextFormat {
       json["message"] = {{"role", "assistant"}, {"content", answer.text}};
     else
       json["response"] = answer.text;
+    if (!answer.scored.empty()) json["logprobs"] = logprobs_json(answer.scored);
     Json& message = chat_ ? json["message"] : json;
     if (!answer.thinking.empty()) message["thinking"] = answer.thinking;
     for (const auto& call : answer.calls) {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "answer_format.hpp"
+#include "logprobs.hpp"
 #include "text_request.hpp"
 #include "tools.hpp"
 
@@ -24,7 +25,6 @@ TextRequest read_common(const Fields& fields, std::string_view body) {
     throw Refusal(501, std::string(key) + " " + why);
   };
   refuse("functions", "are not supported yet");
-  refuse("logprobs", "are not supported yet");
   refuse("echo", "is not supported");
   refuse("audio", "is not supported");
   for (const char* count : {"n", "best_of"}) {
@@ -84,7 +84,7 @@ class OpenAiFormat final : public TextFormat {
   }
 
   std::string content_type() const override { return "text/event-stream"; }
-  std::string piece(const AnswerPart& part) override {
+  std::string piece(const AnswerPart& part, const std::vector<ScoredToken>& scored) override {
     Json choice{{"index", 0}, {"finish_reason", nullptr}};
     if (chat_) {
       Json& delta = choice["delta"];
@@ -98,16 +98,18 @@ class OpenAiFormat final : public TextFormat {
     } else {
       choice["text"] = part.text;
     }
+    add_logprobs(choice, scored);
     first_ = false;
     return chunk(Json::array({choice}));
   }
   std::string last(const TextEnd& end) override {
-    std::string text = first_ && chat_ ? piece({}) : "";
+    std::string text = first_ && chat_ ? piece({}, {}) : "";
     Json choice{{"index", 0}, {"finish_reason", reason(end)}};
     if (chat_)
       choice["delta"] = Json::object();
     else
       choice["text"] = "";
+    add_logprobs(choice, end.scored);
     text += chunk(Json::array({choice}));
     if (usage_) {
       Json json = head(Json::array());
@@ -131,6 +133,7 @@ class OpenAiFormat final : public TextFormat {
       choice["text"] = answer.text;
     }
     choice["finish_reason"] = reason(end);
+    add_logprobs(choice, answer.scored);
     Json json = head(Json::array({choice}));
     if (chat_) json["object"] = "chat.completion";
     json["usage"] = used(end);
@@ -140,6 +143,11 @@ class OpenAiFormat final : public TextFormat {
  private:
   std::string reason(const TextEnd& end) const {
     return calls_ > 0 && end.reason == "stop" ? "tool_calls" : end.reason;
+  }
+  void add_logprobs(Json& choice, const std::vector<ScoredToken>& scored) {
+    if (scored.empty()) return;
+    choice["logprobs"] = chat_ ? Json{{"content", logprobs_json(scored)}, {"refusal", nullptr}}
+                               : completion_logprobs_json(scored, text_offset_);
   }
   Json call_of(const models::ToolCall& call, int index, bool streamed) const {
     Json json{{"id", "call_" + id_.substr(id_.find('-') + 1) + "_" + std::to_string(index)},
@@ -171,6 +179,7 @@ class OpenAiFormat final : public TextFormat {
   std::string model_, id_;
   bool chat_, usage_, first_ = true;
   int calls_ = 0;
+  std::int64_t text_offset_ = 0;  // of the next token, in characters
   std::chrono::system_clock::time_point created_;
 };
 
@@ -183,6 +192,10 @@ TextRequest parse_openai_chat(std::string_view body) {
   request.chat = true;
   request.tools = read_tools(fields, body);
   if (fields.string("reasoning_effort", "") == "none") request.think = false;
+  if (fields.boolean("logprobs", false))
+    request.logprobs = read_likeliest(fields, "top_logprobs");
+  else if (fields.has("top_logprobs"))
+    fields.fail("top_logprobs", "needs logprobs to be true");
   for (const Json& entry : fields.array("messages")) {
     const Fields message(entry, "a message");
     const auto role = message.string("role");
@@ -198,6 +211,8 @@ TextRequest parse_openai_completion(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
   TextRequest request = read_common(fields, body);
+  if (const Json* logprobs = fields.find("logprobs"); logprobs && *logprobs != false)
+    request.logprobs = read_likeliest(fields, "logprobs");
   const Json& given = fields.get("prompt");
   const Json& prompt = given.is_array() && given.size() == 1 && !given[0].is_number() ? given[0] : given;
   if (prompt.is_string()) {

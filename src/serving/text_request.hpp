@@ -44,6 +44,7 @@ struct TextRequest {
   std::vector<std::int32_t> context{};  // tokens before the prompt: of an earlier answer, or of who made them himself
   SamplingOptions sampling{};
   std::optional<models::Grammar> grammar{};  // of the answer
+  std::optional<int> logprobs{};             // of each token, and of so many of the likeliest
   std::vector<std::string> stop{};
   std::int64_t max_tokens = 0, num_ctx = 0;  // 0: what the model takes
   bool ignore_eos = false;                   // goes on to max_tokens
@@ -56,12 +57,20 @@ struct TextRequest {
   bool unloads() const { return only_loads() && keep_alive && keep_alive->count() == 0; }
 };
 
+// A token of an answer, and how likely it was; and the likeliest ones in its place.
+struct ScoredToken {
+  std::string bytes;  // of special tokens, how they are spelled
+  float logprob = 0;
+  std::vector<ScoredToken> likeliest{};
+};
+
 struct TextEnd {
   std::string reason;  // "stop", "length", "load", "unload"
   std::int64_t prompt_tokens = 0, tokens = 0;
   std::chrono::nanoseconds total{}, load{}, prompt_time{}, token_time{};
   std::vector<std::int32_t> context{};  // prompt and answer
   std::string devices{};                // that worked on it
+  std::vector<ScoredToken> scored{};    // those that no piece of a stream had
 };
 
 using AnswerPart = models::AnswerParts::Part;
@@ -69,14 +78,16 @@ using AnswerPart = models::AnswerParts::Part;
 struct TextAnswer {
   std::string text{}, thinking{};
   std::vector<models::ToolCall> calls{};
+  std::vector<ScoredToken> scored{};
 };
 
 // How the answer to one request is written. From one thread at a time.
 class TextFormat {
  public:
   virtual ~TextFormat() = default;
-  virtual std::string content_type() const = 0;                // of a stream
-  virtual std::string piece(const AnswerPart& part) = 0;       // of a stream
+  virtual std::string content_type() const = 0;  // of a stream
+  // Likewise, with the tokens that were drawn since the piece before.
+  virtual std::string piece(const AnswerPart& part, const std::vector<ScoredToken>& scored) = 0;
   virtual std::string last(const TextEnd& end) = 0;            // likewise
   virtual std::string broken(const std::string& message) = 0;  // likewise, when it cannot go on
   virtual std::string whole(const TextAnswer& answer, const TextEnd& end) = 0;

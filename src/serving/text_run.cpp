@@ -99,6 +99,7 @@ void TextRun::begin() {
                             .max_tokens = request_.max_tokens > 0 ? std::min(request_.max_tokens, room) : room,
                             .sampling = request_.sampling,
                             .ends = request_.ignore_eos ? std::vector<std::int32_t>() : model_->ends,
+                            .logprobs = request_.logprobs,
                             .client = to_.client,
                             .deadline = Clock::now() + queue_time_,
                             .max_wait = max_wait_};
@@ -117,6 +118,10 @@ void TextRun::begin() {
                             std::lock_guard lock(self->mutex_);
                             self->end_ = end;
                             self->schedule();
+                          },
+                          [self](const TokenLogprobs& logprobs) {
+                            std::lock_guard lock(self->mutex_);
+                            self->logprobs_.push_back(logprobs);
                           }};
   auto generation = model_->engine->start(std::move(request), std::move(events));
   bool cancelled;
@@ -224,18 +229,26 @@ void TextRun::schedule() {
 
 void TextRun::pump() {
   std::vector<std::int32_t> tokens;
+  std::vector<TokenLogprobs> logprobs;
   std::optional<GenerationEnd> end;
   {
     std::lock_guard lock(mutex_);
     std::swap(tokens, tokens_);
+    for (; logprobs.size() < tokens.size() && !logprobs_.empty(); logprobs_.pop_front())
+      logprobs.push_back(std::move(logprobs_.front()));
     end = end_;
     if (end) generation_.reset();
   }
   try {
     std::string text;
-    for (const auto id : tokens) {
-      if (stops_.found()) break;
+    for (std::size_t i = 0; i < tokens.size() && !stops_.found(); ++i) {
+      const auto id = tokens[i];
       ids_.push_back(id);
+      if (i < logprobs.size()) {
+        scored_.push_back(scored(id, logprobs[i].drawn));
+        for (const auto& other : logprobs[i].likeliest)
+          scored_.back().likeliest.push_back(scored(other.id, other.logit));
+      }
       // A special token is no text, but this one has to be seen
       const bool mark =
           !call_mark_.empty() && model_->tokenizer.is_special(id) && model_->tokenizer.token_of(id) == call_mark_;
@@ -266,11 +279,16 @@ void TextRun::pump() {
   if (!tokens_.empty() || end_) schedule();
 }
 
+ScoredToken TextRun::scored(std::int32_t id, float logprob) const {
+  const auto& tokenizer = model_->tokenizer;
+  return {tokenizer.is_special(id) ? tokenizer.token_of(id) : tokenizer.bytes_of(id), logprob};
+}
+
 void TextRun::show(const std::vector<AnswerPart>& parts) {
   for (const auto& part : parts) {
     if (request_.stream) {
       begin_stream();
-      to_.reply->write(format_->piece(part));
+      to_.reply->write(format_->piece(part, std::exchange(scored_, {})));
     } else if (part.kind == AnswerPart::Kind::call) {
       answer_.calls.push_back(part.call);
     } else {
@@ -308,6 +326,7 @@ void TextRun::finish(const GenerationEnd& end) {
                .context = {},
                .devices = end.devices};
   if (!request_.chat) text.context = ids_;
+  (request_.stream ? text.scored : answer_.scored) = std::move(scored_);
   if (!request_.stream)
     return answer({200, {{"Content-Type", "application/json; charset=utf-8"}}, format_->whole(answer_, text)});
   begin_stream();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -60,6 +61,7 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   void leave() noexcept;
   void schedule();  // with the mutex held
   void pump();
+  ScoredToken scored(std::int32_t id, float logprob) const;
   void show(const std::vector<AnswerPart>& parts);
   void begin_stream();
   void finish(const GenerationEnd& end);
@@ -82,12 +84,14 @@ class TextRun : public std::enable_shared_from_this<TextRun> {
   std::vector<std::int32_t> ids_;
   std::size_t prompt_size_ = 0;
   models::AnswerParts parts_;
-  std::string_view call_mark_{};  // of calls of tools, where they are wanted
-  TextAnswer answer_;             // where it is not streamed
+  std::string_view call_mark_{};     // of calls of tools, where they are wanted
+  TextAnswer answer_;                // where it is not streamed
+  std::vector<ScoredToken> scored_;  // not written yet
   bool streaming_ = false;
 
   std::mutex mutex_;  // of what follows
   std::vector<std::int32_t> tokens_;
+  std::deque<TokenLogprobs> logprobs_;  // of these and perhaps the next, where they are wanted
   std::optional<GenerationEnd> end_;
   bool scheduled_ = false, gone_ = false, cancelled_ = false;
   std::shared_ptr<Generation> generation_;

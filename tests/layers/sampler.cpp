@@ -8,6 +8,7 @@
 
 #include <support/catch.hpp>
 #include <support/spmd.hpp>
+#include <troika/layers/logprobs.hpp>
 #include <troika/layers/sampler.hpp>
 
 using troika::SamplingOptions;
@@ -147,4 +148,38 @@ TEST_CASE("options out of range are refused with the range") {
   CHECK_THROWS_WITH(draw(1, logits, {.repeat_last_n = -2}, 1), Catch::Matchers::ContainsSubstring("-1 (all)"));
   CHECK_THROWS_WITH(draw(1, logits, {.repeat_penalty = 0}, 1), Catch::Matchers::ContainsSubstring("above 0"));
   CHECK_THROWS_WITH(draw(1, logits, {.temperature = NAN}, 1), Catch::Matchers::ContainsSubstring("finite"));
+}
+
+TEST_CASE("log-probabilities are of the row as it was kept, whoever holds the token") {
+  std::vector<double> expected;
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(double{logit});
+  for (const float logit : logits) expected.push_back(logit - std::log(sum));
+  for (const int world : test_worlds) {  // with more ranks than tokens, too
+    for (const std::int32_t drawn : {0, 1, 6}) {
+      const auto ranks = spmd(world, [&](auto& pipeline) {
+        const auto whole =
+            pipeline.replicate(troika::View<const float>(logits.data(), {1, static_cast<std::int64_t>(logits.size())}));
+        auto shard = pipeline.run(whole, troika::to<troika::Shard<1>>);
+        troika::Logprobs logprobs(pipeline.communication());
+        logprobs.keep(shard, 0);
+        std::ranges::fill(shard.local().span(), 9.0f);
+        std::vector<troika::TokenLogprobs> all;
+        for (const int count : {0, 3, 20}) all.push_back(logprobs.of(drawn, count, pipeline.stream()));
+        return all;
+      });
+      for (const auto& rank : ranks) {
+        for (const auto& [own, likeliest] : rank)
+          CHECK(own == Catch::Approx(expected[static_cast<std::size_t>(drawn)]).margin(1e-6));
+        CHECK(rank[0].likeliest.empty());
+        std::vector<std::int32_t> ids;
+        for (const auto& [logprob, id] : rank[2].likeliest) {
+          ids.push_back(id);
+          CHECK(logprob == Catch::Approx(expected[static_cast<std::size_t>(id)]).margin(1e-6));
+        }
+        CHECK(ids == std::vector<std::int32_t>{1, 3, 5, 0, 4, 2, 6});
+        CHECK(rank[1].likeliest.size() == 3);
+      }
+    }
+  }
 }

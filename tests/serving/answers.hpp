@@ -35,7 +35,8 @@ class Answer {
                         shared->tokens.push_back(token);
                         ++shared->count;
                       },
-                      [shared = shared_](const troika::serving::GenerationEnd& end) { shared->end.set_value(end); }});
+                      [shared = shared_](const troika::serving::GenerationEnd& end) { shared->end.set_value(end); },
+                      [shared = shared_](const troika::TokenLogprobs& one) { shared->logprobs.push_back(one); }});
     end_ = shared_->end.get_future();
   }
   troika::serving::GenerationEnd end() {
@@ -43,12 +44,14 @@ class Answer {
     return end_.get();
   }
   const Tokens& tokens() const { return shared_->tokens; }  // after end()
+  const std::vector<troika::TokenLogprobs>& logprobs() const { return shared_->logprobs; }
   std::size_t count() const { return shared_->count; }
   void cancel() { generation_->cancel(); }
 
  private:
   struct Shared {
     Tokens tokens;
+    std::vector<troika::TokenLogprobs> logprobs;
     std::atomic<std::size_t> count{0};
     std::promise<troika::serving::GenerationEnd> end;  // throws when it is set twice
   };

@@ -101,6 +101,11 @@ class FakeEngine final : public serving::Engine {
       else {
         --script_->allowed, ++end.tokens;
         lock.unlock();
+        if (request.logprobs) {  // a little less likely each time; "a" and those behind it are likeliest
+          TokenLogprobs logprobs{.drawn = -0.5f * static_cast<float>(end.tokens)};
+          for (int i = 0; i < *request.logprobs; ++i) logprobs.likeliest.push_back({-static_cast<float>(i), 'a' + i});
+          events.on_logprobs(logprobs);
+        }
         events.on_token(token);
         lock.lock();
         continue;

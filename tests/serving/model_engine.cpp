@@ -4,16 +4,19 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <future>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <support/catch.hpp>
 #include <support/loaded_model.hpp>
+#include <support/reference_model.hpp>
 
 #include "answers.hpp"
 #include "faults.hpp"
@@ -56,6 +59,64 @@ TEST_CASE("64 requests at once get the tokens that each gets alone, on every num
         if (kv_tokens == 4096) CHECK(load.steps < 600);  // they shared steps; one by one it would be about 1300
       }
     }
+  }
+}
+
+TEST_CASE("log-probabilities are those of a model in double, in a mix of requests, on every number of devices") {
+  const auto tiny = long_model("llama");
+  const LoadedModel model(tiny);
+  const ReferenceModel reference(tiny);
+  auto requests = mixed_requests(24);
+  for (std::size_t i = 0; i < requests.size(); ++i)
+    if (i % 4 < 3) requests[i].logprobs = std::vector{0, 3, 20}[i % 4];
+  for (std::size_t i = 0; i < requests.size(); i += 5) {  // long ones, of which two do not fit
+    requests[i].prompt.resize(100, 7);
+    requests[i].max_tokens = 200;
+    requests[i].ends.clear();
+  }
+  std::vector<ReferenceModel::Rows> expected;  // of each request: for each token drawn, of all tokens
+  for (const int count : {1, 2, 3}) {
+    // Memory for few at once: some are sent back, and read again
+    const auto engine =
+        make_engine(exact_devices(count), model.folder.path(), {.kv_tokens = 512, .kv_type = troika::KvType::f32});
+    std::vector<Answer> answers;
+    for (const auto& request : requests) answers.emplace_back(*engine, request);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      INFO("request " << i << " on " << count << " devices");
+      (void)answers[i].end();
+      const auto& [request, tokens, told] = std::tie(requests[i], answers[i].tokens(), answers[i].logprobs());
+      if (expected.size() == i) {
+        auto text = request.prompt;
+        text.insert(text.end(), tokens.begin(), tokens.end());
+        const auto logits = reference.logits(text);
+        auto& rows = expected.emplace_back();
+        for (std::size_t at = request.prompt.size() - 1; at + 1 < text.size(); ++at) {
+          double sum = 0;
+          for (const double logit : logits[at]) sum += std::exp(logit);
+          rows.emplace_back();
+          for (const double logit : logits[at]) rows.back().push_back(logit - std::log(sum));
+        }
+      }
+      REQUIRE(told.size() == (request.logprobs ? tokens.size() : 0));
+      REQUIRE(tokens.size() == expected[i].size());
+      double most_off = 0;
+      bool likeliest = true;
+      for (std::size_t at = 0; at < told.size(); ++at) {
+        auto row = expected[i][at];
+        const auto off = [&](float logprob, std::int32_t id) {
+          most_off = std::max(most_off, std::abs(logprob - row[static_cast<std::size_t>(id)]));
+        };
+        off(told[at].drawn, tokens[at]);
+        REQUIRE(told[at].likeliest.size() == static_cast<std::size_t>(*request.logprobs));
+        for (const auto& [logprob, id] : told[at].likeliest) off(logprob, id);
+        std::ranges::sort(row, std::greater());
+        for (std::size_t k = 0; k < told[at].likeliest.size(); ++k)
+          likeliest = likeliest && std::abs(told[at].likeliest[k].logit - row[k]) < 1e-4;
+      }
+      CHECK(most_off < 1e-4);
+      CHECK(likeliest);
+    }
+    CHECK(engine->load().preemptions > 0);
   }
 }
 

@@ -14,6 +14,7 @@
 
 #include <troika/device/host/device.hpp>
 #include <troika/device/kv_rows.hpp>
+#include <troika/layers/logprobs.hpp>
 #include <troika/layers/sampler.hpp>
 #include <troika/models/grammar/token_mask.hpp>
 #include <troika/observe/log.hpp>
@@ -30,10 +31,11 @@ struct GenerationRequest {
   std::vector<std::int32_t> drawn{};  // of the answer, elsewhere and before: it goes on after them
   std::int64_t max_tokens = 0;        // 0: as many as the context takes
   SamplingOptions sampling{};
-  std::vector<std::int32_t> ends{};                       // tokens that end the text
-  std::optional<models::Constraint> constraint{};         // what the answer must be; it ends when it is complete
-  std::string client{};                                   // clients that wait take turns, whoever sent more
-  Clock::time_point deadline = Clock::time_point::max();  // given up where it has not begun by then
+  std::vector<std::int32_t> ends{};                // tokens that end the text
+  std::optional<models::Constraint> constraint{};  // what the answer must be; it ends when it is complete
+  std::optional<int> logprobs{};                   // how likely each token was, and so many of the likeliest; 0 to 20
+  std::string client{};                            // clients that wait take turns, whoever sent more
+  Clock::time_point deadline = Clock::time_point::max();                // given up where it has not begun by then
   std::chrono::nanoseconds max_wait = std::chrono::nanoseconds::max();  // refused where it is expected to wait longer
 };
 
@@ -75,6 +77,9 @@ class Generation {
 struct GenerationEvents {
   std::function<void(std::int32_t token)> on_token;
   std::function<void(const GenerationEnd&)> on_end;
+  // Where it was asked for, right before on_token: of the logits as the model gave them, without penalties, grammar and
+  // temperature.
+  std::function<void(const TokenLogprobs&)> on_logprobs{};
 };
 
 struct EngineLoad {

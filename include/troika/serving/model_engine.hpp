@@ -89,6 +89,10 @@ class ModelEngine final : public Engine {
              std::to_string(request.max_tokens);
     });
     AnySampler::check(request.sampling);
+    constexpr int most = Logprobs<Communication<Threads>>::most_likeliest;
+    expects(!request.logprobs || (*request.logprobs >= 0 && *request.logprobs <= most), [&] {
+      return "logprobs of 0 to " + std::to_string(most) + " tokens, not " + std::to_string(*request.logprobs);
+    });
     auto sequence = std::make_shared<Sequence>(std::move(request), std::move(events));
     {
       std::lock_guard lock(mutex_);
@@ -164,7 +168,8 @@ class ModelEngine final : public Engine {
     while (true) {
       const auto end = ModelRun<D>::run(devices_, working_, model_, options_,
                                         {[this] { report(true); }, [this](Step& step) { return next_step(step); },
-                                         [this](std::span<const std::int32_t> drawn) { took(drawn); },
+                                         [this](std::span<const std::int32_t> drawn,
+                                                std::span<const TokenLogprobs> logprobs) { took(drawn, logprobs); },
                                          [this](const SelfCheck& check) { keep(check); }});
       if (!end.failure) break;
       reason = detail::what_of(end.failure);
@@ -199,8 +204,8 @@ class ModelEngine final : public Engine {
     report(true);
     return true;
   }
-  void took(std::span<const std::int32_t> drawn) {
-    planner_.finish(drawn, Clock::now());
+  void took(std::span<const std::int32_t> drawn, std::span<const TokenLogprobs> logprobs) {
+    planner_.finish(drawn, Clock::now(), logprobs);
     ++steps_;
   }
   void keep(const SelfCheck& check) {

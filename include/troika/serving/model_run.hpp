@@ -20,6 +20,7 @@
 
 #include <troika/communication/communication.hpp>
 #include <troika/communication/threads.hpp>
+#include <troika/layers/logprobs.hpp>
 #include <troika/models/decoder.hpp>
 #include <troika/pipeline.hpp>
 #include <troika/scheduling/static_allocation.hpp>
@@ -44,7 +45,7 @@ struct RunModel {
 struct RunLeader {
   std::function<void()> loaded;
   std::function<bool(Step&)> next;  // false: the run ends. An empty step is none
-  std::function<void(std::span<const std::int32_t> drawn)> took;
+  std::function<void(std::span<const std::int32_t> drawn, std::span<const TokenLogprobs>)> took;
   std::function<void(const SelfCheck&)> checked{};  // devices and links, while there was no step to take
 };
 
@@ -128,7 +129,8 @@ class ModelRun {
     Pipeline pipeline{scheduler_, sync, communication};
     Sampler<Communicator> sampler(communication);
     std::optional<models::TokenMask> mask;
-    std::vector<std::int32_t> drawn;
+    Logprobs<Communicator> logprobs(communication);
+    Drawn drawn;
     auto& meter = *meters_[static_cast<std::size_t>(rank.rank())];
     const bool leads = rank.rank() == 0;
     if (leads) lead([&] { leader_.loaded(); });
@@ -142,14 +144,14 @@ class ModelRun {
         meter.begin();
         communication.count(&meter.collectives());
         if (options_.before_step) options_.before_step(pipeline.device().index(), number);
-        take_step(pipeline, *decoder, *memory, sampler, mask, drawn);
+        take_step(pipeline, *decoder, *memory, sampler, logprobs, mask, drawn);
       }
       communication.barrier();  // nobody reads the step any more
       if (works) {
         communication.count(nullptr);  // to wait for work is not to wait for peers
         meter.end();
       }
-      if (leads && works) lead([&] { leader_.took(drawn); });
+      if (leads && works) lead([&] { leader_.took(drawn.tokens, drawn.logprobs); });
       if (leads && checks_) lead([&] { leader_.checked(check_); });
     }
   }
@@ -165,15 +167,22 @@ class ModelRun {
     check_ = SelfCheck::of(std::move(names));
   }
 
+  struct Drawn {
+    std::vector<std::int32_t> tokens;     // of each draw
+    std::vector<TokenLogprobs> logprobs;  // of those that ask
+  };
+
   // What a rank computes of a step; `drawn` gets its tokens.
   template <class Pipeline>
   void take_step(Pipeline& pipeline, const models::Decoder<D>& decoder, KvMemory<D>& memory,
-                 Sampler<Communicator>& sampler, std::optional<models::TokenMask>& mask,
-                 std::vector<std::int32_t>& drawn) {
-    drawn.clear();
+                 Sampler<Communicator>& sampler, Logprobs<Communicator>& logprobs,
+                 std::optional<models::TokenMask>& mask, Drawn& drawn) {
+    drawn.tokens.clear();
+    drawn.logprobs.clear();
     auto logits = decoder.forward(pipeline, step_.batch(), memory);
     for (const auto& draw : step_.draws()) {
-      const auto row = static_cast<std::int64_t>(drawn.size());
+      const auto row = static_cast<std::int64_t>(drawn.tokens.size());
+      if (draw.logprobs) logprobs.keep(logits, row);
       sampler.set(draw.sampling);
       sampler.penalise(logits, draw.seen, pipeline.stream(), row);
       if (const auto& constrained = draw.constrained) {
@@ -182,7 +191,8 @@ class ModelRun {
         change_on_host(pipeline.stream(), logits.local().rows(row, row + 1),
                        [&](std::span<float> shard) { mask->apply(constrained->state, constrained->ends, shard); });
       }
-      drawn.push_back(sampler(logits, draw.drawn, pipeline.stream(), row));
+      drawn.tokens.push_back(sampler(logits, draw.drawn, pipeline.stream(), row));
+      if (draw.logprobs) drawn.logprobs.push_back(logprobs.of(drawn.tokens.back(), *draw.logprobs, pipeline.stream()));
     }
   }
 

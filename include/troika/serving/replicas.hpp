@@ -244,7 +244,7 @@ class Replicas final : public Engine {
               request->request.drawn.push_back(token);
               if (request->events.on_token) request->events.on_token(token);
             },
-            [this, request](const GenerationEnd& end) { ended(request, end); }};
+            [this, request](const GenerationEnd& end) { ended(request, end); }, request->events.on_logprobs};
   }
 
   void ended(const std::shared_ptr<Request>& request, const GenerationEnd& end) {

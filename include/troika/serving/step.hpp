@@ -31,6 +31,7 @@ class Step {
     std::vector<std::int32_t> seen{};  // the end of the text, as far back as penalties look
     std::uint64_t drawn = 0;           // tokens of the answer so far
     std::optional<Constrained> constrained{};
+    std::optional<int> logprobs{};
   };
 
   void assign(std::span<const Piece> pieces) {
@@ -50,6 +51,7 @@ class Step {
       const auto last = draw.sampling.repeat_last_n;
       const auto seen = text.last(last < 0 ? text.size() : std::min(text.size(), static_cast<std::size_t>(last)));
       draw.seen.assign(seen.begin(), seen.end());
+      draw.logprobs = sequence->request.logprobs;
       draw.constrained.reset();
       if (sequence->grammar) {
         const auto& request = sequence->request;

@@ -136,15 +136,18 @@ class StepPlanner {
     return step_;
   }
 
-  // The step was taken; `drawn` are the tokens of the pieces that draw, in their order.
-  void finish(std::span<const std::int32_t> drawn, Clock::time_point now) {
-    std::size_t next = 0;
+  // The step was taken; `drawn` are the tokens of the pieces that draw, in their order, `logprobs` of those that ask.
+  void finish(std::span<const std::int32_t> drawn, Clock::time_point now,
+              std::span<const TokenLogprobs> logprobs = {}) {
+    std::size_t next = 0, told = 0;
     for (const auto& [sequence, count, draws] : step_) {
       const auto first = sequence->cached / kv_page;
       sequence->cached += count;
       read_ += static_cast<std::uint64_t>(sequence->answered == Clock::time_point{} ? count : 0);
       for (auto i = first; i < sequence->cached / kv_page; ++i) remember(*sequence, static_cast<std::size_t>(i));
-      if (draws) take(sequence, drawn[next++], now);
+      if (!draws) continue;
+      const bool tells = sequence->request.logprobs.has_value();
+      take(sequence, drawn[next++], tells ? &logprobs[told++] : nullptr, now);
     }
     step_.clear();
   }
@@ -252,7 +255,8 @@ class StepPlanner {
   }
 
   // A token was drawn.
-  void take(const std::shared_ptr<Sequence>& sequence, std::int32_t token, Clock::time_point now) {
+  void take(const std::shared_ptr<Sequence>& sequence, std::int32_t token, const TokenLogprobs* logprobs,
+            Clock::time_point now) {
     auto& s = *sequence;
     if (s.answered == Clock::time_point{}) s.answered = now;
     if (std::ranges::find(s.request.ends, token) != s.request.ends.end())
@@ -263,6 +267,7 @@ class StepPlanner {
     s.tokens.push_back(token);
     ++drawn_;
     try {
+      if (logprobs && s.events.on_logprobs) s.events.on_logprobs(*logprobs);
       if (s.events.on_token) s.events.on_token(token);
     } catch (const std::exception& error) {
       return stop_running(sequence, Finish::failed, now, error.what());
