@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -87,6 +88,17 @@ int check_devices(int count) {
   return complaints.empty() ? 0 : 3;
 }
 
+// So long after, and a while to put things away, the process ends in any case: a device that hangs keeps its engine.
+void leave_after(double seconds) {
+  constexpr double put_away = 5;
+  std::signal(SIGALRM, [](int) {
+    constexpr char text[] = "troika-serve: something hangs and is left behind\n";
+    (void)!::write(STDERR_FILENO, text, sizeof text - 1);
+    ::_exit(1);
+  });
+  ::alarm(static_cast<unsigned>(std::min(seconds, 1e9) + put_away));
+}
+
 int run(Arguments& arguments) {
   if (arguments.self_check) return check_devices(arguments.devices);
   const auto level = arguments.quiet ? troika::LogLevel::warning : troika::LogLevel::info;
@@ -159,6 +171,7 @@ int run(Arguments& arguments) {
   std::printf("finishing what runs, for %g s at most\n", arguments.drain);
   std::fflush(stdout);
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second one ends it at once
+  leave_after(arguments.drain);
   server.stop(std::chrono::milliseconds(static_cast<std::int64_t>(arguments.drain * 1e3)));
   return 0;
 }
@@ -230,7 +243,8 @@ int main(int argc, char** argv) {
   app.add_option("--alert-errors", arguments.monitor.limits.errors, "share of failed requests, likewise")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  app.add_option("--drain", arguments.drain, "seconds to finish what runs after SIGTERM")
+  app.add_option("--drain", arguments.drain,
+                 "seconds to finish what runs after SIGTERM; what hangs is left behind a little later")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_flag("--self-check", arguments.self_check,

@@ -162,10 +162,10 @@ TEST_CASE("log-probabilities are of the row as it was kept, whoever holds the to
             pipeline.replicate(troika::View<const float>(logits.data(), {1, static_cast<std::int64_t>(logits.size())}));
         auto shard = pipeline.run(whole, troika::to<troika::Shard<1>>);
         troika::Logprobs logprobs(pipeline.communication());
-        logprobs.keep(shard, 0);
+        logprobs.keep(shard, 0, pipeline.stream());
         std::ranges::fill(shard.local().span(), 9.0f);
         std::vector<troika::TokenLogprobs> all;
-        for (const int count : {0, 3, 20}) all.push_back(logprobs.of(drawn, count, pipeline.stream()));
+        for (const int count : {0, 3, 20}) all.push_back(logprobs.of(drawn, count));
         return all;
       });
       for (const auto& rank : ranks) {

@@ -12,6 +12,7 @@ Exits with 77 (skipped) where a package is absent.
 
 import concurrent.futures
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -104,6 +105,31 @@ def texts(server):
             check(f"refused: {wrong}", False)
         except kind:
             pass
+
+
+def likelihoods(server):
+    client, asked = ollama.Client(host=server.url), dict(model="model", prompt="12 + 345 =", options=GREEDY, logprobs=True, top_logprobs=3)
+    whole = [token.model_dump() for token in client.generate(**asked).logprobs]
+    check("logprobs of each token", "".join(token["token"] for token in whole) == " 357", whole)
+    check("the likeliest is drawn", all(token["top_logprobs"][0]["token"] == token["token"] for token in whole), whole)
+    check("they are probabilities", all(sum(math.exp(one["logprob"]) for one in token["top_logprobs"]) < 1.0001 for token in whole), whole)
+    parts = [token.model_dump() for part in client.generate(**asked, stream=True) for token in part.logprobs or []]
+    check("logprobs in a stream", parts == whole, parts)
+    none = client.generate("model", "12 + 345 =", options=GREEDY).logprobs
+    check("no logprobs unless asked for", none is None, none)
+
+    client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+    got = client.completions.create(model="model", prompt="12 + 345 =", temperature=0, logprobs=3).choices[0].logprobs
+    check("completions: the same", got.tokens == [token["token"] for token in whole] and got.text_offset == [0, 1, 2, 3], got)
+    check("completions: as likely", all(abs(one - token["logprob"]) < 1e-4 for one, token in zip(got.token_logprobs, whole)), got)
+    got = client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "Hi"}], max_tokens=5, logprobs=True, top_logprobs=2)
+    check("chat completions: each", len(got.choices[0].logprobs.content) == got.usage.completion_tokens, got)
+    check("chat completions: the likeliest", all(len(token.top_logprobs) == 2 for token in got.choices[0].logprobs.content), got)
+    try:
+        client.completions.create(model="model", prompt="def f(", suffix="return")
+        check("a suffix for a model without a place for it", False)
+    except openai.BadRequestError as error:
+        check("a suffix: what is wrong", "does not support insert" in str(error), error)
 
 
 def many_at_once(server, cases):
@@ -211,6 +237,7 @@ def main():
             if devices == 2:
                 about_models(server)
                 texts(server)
+                likelihoods(server)
                 streams_that_are_left(server)
                 hostile_bodies(server)
             check("ends well", server.stop() == 0)

@@ -16,6 +16,7 @@
 #include <support/spmd.hpp>
 
 #include "answers.hpp"
+#include "faults.hpp"
 
 #include <troika/models/encoder.hpp>
 #include <troika/serving/engine.hpp>
@@ -126,10 +127,15 @@ TEST_CASE("when a device of an encoder fails, its texts are embedded by those th
   const LoadedModel model(TinyModel::make("bert"));
   const auto texts = some_texts(4);
   const auto expected = embedded(model, texts);
-  const auto fail_first = [&](std::uint64_t steps) {
-    EngineOptions options{.log = troika::Log::silent()};
-    options.before_step = [steps](int device, std::uint64_t step) {
-      if (step < steps && device == static_cast<int>(step)) throw std::runtime_error("unplugged");
+  // One after another: the next, once the engine has left out the one before.
+  const auto fail_first = [&](int devices) {
+    const auto left_out = std::make_shared<std::atomic<int>>(0);
+    EngineOptions options;
+    options.log = troika::Log([left_out](troika::LogLevel, std::string_view text) {
+      if (text.find("is left out") != std::string_view::npos) ++*left_out;
+    });
+    options.before_step = [devices, left_out](int device, std::uint64_t) {
+      if (device < devices && device == *left_out) throw std::runtime_error("unplugged");
     };
     return options;
   };
@@ -152,6 +158,30 @@ TEST_CASE("when a device of an encoder fails, its texts are embedded by those th
   Answer next(*engine, {.prompt = texts[1]});
   CHECK(near(next.end().embedding, expected[1]));
   CHECK(engine->load().devices == 1);
+}
+
+TEST_CASE("a device of an encoder that hangs is left to itself, and its texts are embedded by the others") {
+  const LoadedModel model(TinyModel::make("bert"));
+  const auto texts = some_texts(4);
+  const auto expected = embedded(model, texts);
+  troika::test::Fault fault(troika::test::Fault::Kind::hangs, 1, 0);
+  {
+    const auto engine =
+        make_engine(exact_devices(3), model.folder.path(),
+                    {.deadline = std::chrono::seconds(4), .log = troika::Log::silent(), .before_step = fault.hook()});
+    std::vector<Answer> answers;
+    for (const auto& text : texts) answers.emplace_back(*engine, troika::serving::GenerationRequest{.prompt = text});
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      const auto end = answers[i].end();
+      CHECK(end.finish == Finish::stop);
+      CHECK(near(end.embedding, expected[i]));
+    }
+    CHECK(engine->load().devices < 3);
+    const auto states = engine->device_states();
+    REQUIRE(states.size() == 3);
+    CHECK(states[1].lost);
+  }
+  fault.release();
 }
 
 TEST_CASE("an encoder without devices says so to all who wait and all who come") {

@@ -106,10 +106,12 @@ TEST_CASE("a full group is passed over; what no group takes is refused with the 
 TEST_CASE("what a group gives up goes on in another from the tokens that it has, until none is left") {
   Groups<troika::StaticAllocation> groups(3);
   std::vector<std::int32_t> tokens;
+  std::vector<float> logprobs;
   std::vector<GenerationEnd> ends;
   const auto generation = groups.replicas->start(
       {.prompt = {1}, .max_tokens = 4},
-      {[&](std::int32_t token) { tokens.push_back(token); }, [&](const GenerationEnd& end) { ends.push_back(end); }});
+      {[&](std::int32_t token) { tokens.push_back(token); }, [&](const GenerationEnd& end) { ends.push_back(end); },
+       [&](const troika::TokenLogprobs& told) { logprobs.push_back(told.drawn); }});
   std::vector<std::size_t> order;
   for (int attempt = 0; attempt < 3; ++attempt) {
     for (std::size_t i = 0; i < 3; ++i) {
@@ -122,6 +124,7 @@ TEST_CASE("what a group gives up goes on in another from the tokens that it has,
         generation->cancel();
         CHECK(ticket->cancelled);
       }
+      ticket->events.on_logprobs({.drawn = -1.0f * static_cast<float>(attempt)});
       ticket->events.on_token(70 + attempt);
       CHECK(ends.empty());
       ticket->end(Finish::failed, std::chrono::seconds(1), "error " + std::to_string(attempt));
@@ -130,6 +133,7 @@ TEST_CASE("what a group gives up goes on in another from the tokens that it has,
   }
   CHECK(order.size() == 3);
   CHECK(tokens == std::vector<std::int32_t>{70, 71, 72});
+  CHECK(logprobs == std::vector<float>{0, -1, -2});
   REQUIRE(ends.size() == 1);
   CHECK(ends[0].finish == Finish::failed);
   CHECK(ends[0].error == "error 2");

@@ -34,26 +34,30 @@ class Logprobs {
       : communication_(&communication), all_(static_cast<std::size_t>(communication.world_size())) {}
 
   // Keeps a row of logits (tokens, vocabulary) as it is: what comes before drawing changes it.
-  template <Device D>
-  void keep(const DTensor<float, Shard<1>, D>& logits, std::int64_t row) {
-    const auto shard = logits.local().rows(row, row + 1).span();
+  template <Device D, class S>
+  void keep(const DTensor<float, Shard<1>, D>& logits, std::int64_t row, S& stream) {
+    const auto on_host = read_back(stream, logits.local().rows(row, row + 1));
+    const std::span<const float> shard = on_host.span();
     row_.assign(shard.begin(), shard.end());
     first_ = logits.partition()[communication_->rank()].begin;
   }
 
   // Of the row that was kept, for the token that was drawn and `count` of the likeliest (0 to most_likeliest; fewer
-  // where the vocabulary is smaller). A NaN is an Error on the rank that holds it. Collective.
-  template <class S>
-  TokenLogprobs of(std::int32_t drawn, int count, S& stream) {
-    const auto statistics = logit_statistics(stream, std::span<const float>(row_));
+  // where the vocabulary is smaller). Collective.
+  TokenLogprobs of(std::int32_t drawn, int count) {
     const std::int64_t at = drawn - first_;
-    const bool here = at >= 0 && at < static_cast<std::int64_t>(row_.size());
-    Part mine{.max = statistics.max,
-              .drawn = here ? row_[static_cast<std::size_t>(at)] : -std::numeric_limits<float>::infinity(),
-              .sum = statistics.sum};
+    Part mine;
+    for (const float logit : row_) mine.max = std::max(mine.max, logit);
+    for (const float logit : row_) mine.sum += std::exp(double{logit} - mine.max);
+    if (at >= 0 && at < static_cast<std::int64_t>(row_.size())) mine.drawn = row_[static_cast<std::size_t>(at)];
     const auto best = std::span(mine.best).first(static_cast<std::size_t>(count));
-    const auto found = top_candidates(stream, std::span<const float>(row_), first_, best);
-    std::fill(mine.best.begin() + static_cast<std::ptrdiff_t>(found), mine.best.end(), Candidate{0, -1});
+    for (std::size_t i = 0; count > 0 && i < row_.size(); ++i) {
+      const Candidate next{row_[i], static_cast<std::int32_t>(first_ + static_cast<std::int64_t>(i))};
+      if (best.back().id >= 0 && !better(next, best.back())) continue;
+      auto place = std::ranges::find_if(best, [&](const Candidate& c) { return c.id < 0 || better(next, c); });
+      std::move_backward(place, best.end() - 1, best.end());
+      *place = next;
+    }
     communication_->all_gather(std::span(reinterpret_cast<const std::uint8_t*>(&mine), sizeof mine),
                                std::span(reinterpret_cast<std::uint8_t*>(all_.data()), all_.size() * sizeof mine));
 
@@ -75,9 +79,10 @@ class Logprobs {
 
  private:
   struct Part {  // what a rank sends
-    float max = 0, drawn = 0;
+    Part() { best.fill({0, -1}); }
+    float max = -std::numeric_limits<float>::infinity(), drawn = max;
     double sum = 0;
-    std::array<Candidate, most_likeliest> best{};
+    std::array<Candidate, most_likeliest> best;
   };
   static_assert(std::is_trivially_copyable_v<Part>);
 

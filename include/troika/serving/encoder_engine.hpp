@@ -11,46 +11,39 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
-#include <span>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include <troika/communication/communication.hpp>
-#include <troika/communication/threads.hpp>
-#include <troika/models/encoder.hpp>
-#include <troika/pipeline.hpp>
-#include <troika/scheduling/static_allocation.hpp>
-#include <troika/scheduling/task_scheduler.hpp>
+#include <troika/observe/log.hpp>
+#include <troika/serving/encoder_work.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/engine_devices.hpp>
-#include <troika/sync/data_sync.hpp>
+#include <troika/serving/model_run.hpp>
 
 namespace troika::serving {
 
 // One encoder on a group of devices: a request is a text, and ends with its embedding. What waits goes through the
 // devices together, up to `step_tokens` at once; clients take turns.
 //
-// When a device fails, the model is split anew over those that are left, and the texts are read again. What fails twice
-// ends as failed.
+// When a device fails or hangs, the model is split anew over those that are left, and the texts are read again. What
+// fails twice ends as failed.
 template <Device D>
 class EncoderEngine final : public Engine {
  public:
   // Loads the model, or throws what loading throws.
   EncoderEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {})
-      : options_(std::move(options)),
-        config_(models::ModelConfig::load(model)),
-        weights_(models::Weights::open(model)),
-        devices_(std::move(devices)) {
-    config_.normalize_embedding = false;  // the length is the business of who asks
-    context_ =
-        std::min(config_.max_sequence.value_or(config_.max_position_embeddings), config_.max_position_embeddings);
-    if (options_.context > 0) context_ = std::min(context_, options_.context);
-    load_model();
-    report(0);
+      : options_(std::move(options)), model_(open(model, options_)), devices_(std::move(devices)) {
+    expects(options_.deadline.count() > 0, "the deadline of a step is above zero");
     thread_ = std::thread([this] { serve(); });
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return load_.ready || stopped_; });
+    if (stopped_) {
+      lock.unlock();
+      thread_.join();
+      std::rethrow_exception(failure_);
+    }
   }
   EncoderEngine(const EncoderEngine&) = delete;
   EncoderEngine& operator=(const EncoderEngine&) = delete;
@@ -60,18 +53,18 @@ class EncoderEngine final : public Engine {
       stopping_ = true;
     }
     changed_.notify_all();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
   }
 
   std::shared_ptr<Generation> start(GenerationRequest request, GenerationEvents events) override {
     const auto tokens = static_cast<std::int64_t>(request.prompt.size());
-    expects(tokens >= 1 && tokens <= context_, [&] {
-      return "a text of " + std::to_string(tokens) + " tokens; valid here is 1 to " + std::to_string(context_);
+    expects(tokens >= 1 && tokens <= context(), [&] {
+      return "a text of " + std::to_string(tokens) + " tokens; valid here is 1 to " + std::to_string(context());
     });
     for (const auto id : request.prompt) {
-      expects(id >= 0 && id < config_.vocab_size, [&] {
+      expects(id >= 0 && id < model_->config.vocab_size, [&] {
         return "token " + std::to_string(id) + " is none of the model's, which are 0 to " +
-               std::to_string(config_.vocab_size - 1);
+               std::to_string(model_->config.vocab_size - 1);
       });
     }
     auto text = std::make_shared<Text>(std::move(request), std::move(events));
@@ -89,14 +82,34 @@ class EncoderEngine final : public Engine {
     return text;
   }
 
-  std::int64_t context() const override { return context_; }
+  std::int64_t context() const override { return model_->context; }
   EngineLoad load() const override {
     std::lock_guard lock(mutex_);
     return load_;
   }
+  EnginePlace place() const override {
+    std::lock_guard lock(mutex_);
+    return {.groups = {devices_.group(load_)}};
+  }
+  std::vector<DeviceState> device_states() const override {
+    std::lock_guard lock(mutex_);
+    return devices_.states();
+  }
+  SelfCheck self_check() const override {
+    std::lock_guard lock(mutex_);
+    return self_check_;
+  }
 
  private:
-  using Scheduler = TaskScheduler<StaticAllocation, D>;
+  using Work = EncoderWork<D>;
+
+  static std::shared_ptr<const RunModel> open(const std::filesystem::path& path, const EngineOptions& options) {
+    auto config = models::ModelConfig::load(path);
+    config.normalize_embedding = false;  // the length is the business of who asks
+    const auto context = options.context_of(
+        std::min(config.max_sequence.value_or(config.max_position_embeddings), config.max_position_embeddings));
+    return std::make_shared<RunModel>(RunModel{std::move(config), models::Weights::open(path), context});
+  }
 
   struct Text final : Generation {
     Text(GenerationRequest r, GenerationEvents e) : request(std::move(r)), events(std::move(e)) {}
@@ -104,68 +117,63 @@ class EncoderEngine final : public Engine {
     void end(GenerationEnd end) const {
       end.prompt_tokens = static_cast<std::int64_t>(request.prompt.size());
       end.waited = (began == Clock::time_point{} ? Clock::now() : began) - arrived;
-      if (events.on_end) events.on_end(end);
+      try {
+        if (events.on_end) events.on_end(end);
+      } catch (const std::exception&) {  // nobody is left to tell
+      }
     }
     const GenerationRequest request;
     const GenerationEvents events;
     const Clock::time_point arrived = Clock::now();
     Clock::time_point began{};
+    int failures = 0;  // of passes that it was part of
     std::atomic<bool> cancelled{false};
   };
   using Texts = std::vector<std::shared_ptr<Text>>;
 
-  // Each rank keeps its encoder from run to run.
-  template <class F>
-  auto on_every_device(F f) {
-    devices_.begin_run();
-    return scheduler_->run_on_every_device([&](auto& rank) {
-      return devices_.watch(rank.rank(), [&] {
-        Communication communication{rank, Threads{}};
-        DataSync sync{communication};
-        Pipeline pipeline{*scheduler_, sync, communication};
-        return f(pipeline, encoders_[static_cast<std::size_t>(rank.rank())]);
-      });
-    });
-  }
-
-  void load_model() {
-    encoders_.clear();  // before the lanes and the memory of their devices
-    scheduler_.emplace(devices_.all(), StaticAllocation{},
-                       SchedulerOptions{.trace = options_.trace, .log = options_.log});
-    encoders_.resize(static_cast<std::size_t>(devices_.size()));
-    on_every_device(
-        [&](auto& pipeline, auto& encoder) { encoder.emplace(pipeline, config_, weights_, options_.progress); });
-  }
-
   void serve() {
+    std::string reason;
     while (true) {
-      auto texts = next_texts();
-      if (!texts) break;
-      if (texts->empty()) continue;
-      report(texts->size());
-      const bool goes_on = run(*texts);
-      report(0);
-      if (!goes_on) break;
+      const auto end = ModelRun<Work>::run(
+          devices_.left(), devices_.meters(), model_, options_,
+          {[this] { report(); }, [this](auto& step) { return next(step); }, [this](auto& vectors) { took(vectors); },
+           [this](const SelfCheck& check) { keep(check); }});
+      if (!end.failure) break;
+      reason = detail::what_of(end.failure);
+      if (!recover(end, reason)) break;
     }
     Texts left;
     {
       std::lock_guard lock(mutex_);
       stopped_ = load_.stopped = true;
+      reason_ = reason;
       load_.ready = false;
-      load_.waiting = 0;
+      load_.running = load_.waiting = 0;
       for (auto& [client, texts] : waiting_) left.insert(left.end(), texts.begin(), texts.end());
       waiting_.clear();
     }
+    left.insert(left.end(), pass_.begin(), pass_.end());
     for (const auto& text : left)
-      text->end({.finish = reason_.empty() ? Finish::cancelled : Finish::failed, .error = reason_});
+      text->end({.finish = reason.empty() ? Finish::cancelled : Finish::failed, .error = reason});
+    changed_.notify_all();
   }
 
-  // Those that the next pass takes; none when the engine stops.
-  std::optional<Texts> next_texts() {
-    Texts texts, over;
+  // The leader of a run: on its rank 0, while the others wait for it.
+  bool next(typename Work::Step& step) {
+    step.texts.clear();
+    if (pass_.empty() && !wait()) return false;
+    for (const auto& text : pass_) step.texts.push_back(text->request.prompt);
+    report();
+    return true;
+  }
+  // For the next pass, or not for long; false when the engine stops.
+  bool wait() {
+    // Ranks that wait for work meet so often, well before their deadline.
+    const auto tick = std::min<std::chrono::nanoseconds>(std::chrono::seconds(1), options_.deadline / 4);
+    Texts over;
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
-    if (stopping_) return std::nullopt;
+    changed_.wait_for(lock, tick, [this] { return stopping_ || !waiting_.empty(); });
+    if (stopping_) return false;
     const auto now = Clock::now();
     for (std::int64_t tokens = 0; !waiting_.empty();) {
       auto next = waiting_.upper_bound(turn_);  // whose turn it is after the last one
@@ -175,10 +183,10 @@ class EncoderEngine final : public Engine {
       const bool gone = text->cancelled || text->request.deadline <= now;
       if (!gone) {
         tokens += static_cast<std::int64_t>(text->request.prompt.size());
-        if (!texts.empty() && tokens > options_.step_tokens) break;
+        if (!pass_.empty() && tokens > options_.step_tokens) break;
         text->began = now;
       }
-      (gone ? over : texts).push_back(text);
+      (gone ? over : pass_).push_back(text);
       turn_ = client;
       queue.pop_front();
       if (queue.empty()) waiting_.erase(next);
@@ -186,88 +194,65 @@ class EncoderEngine final : public Engine {
     }
     lock.unlock();
     for (const auto& text : over) text->end({.finish = text->cancelled ? Finish::cancelled : Finish::expired});
-    return texts;
+    return true;
   }
-
-  // False when no device is left.
-  bool run(const Texts& texts) {
-    std::vector<std::span<const std::int32_t>> ids;
-    for (const auto& text : texts) ids.emplace_back(text->request.prompt);
-    std::string error;
-    bool goes_on = true;
-    for (int attempt = 0; goes_on && attempt < 2; ++attempt) {
-      try {
-        const auto step = steps_++;
-        auto vectors = std::move(on_every_device([&](auto& pipeline, auto& encoder) {
-          if (options_.before_step) options_.before_step(pipeline.device().index(), step);
-          return encoder->embed(pipeline, ids);
-        })[0]);
-        const auto end = Clock::now();
-        for (const auto& text : texts) prompt_tokens_ += text->request.prompt.size();
-        for (std::size_t i = 0; i < texts.size(); ++i) {
-          texts[i]->end({.finish = texts[i]->cancelled ? Finish::cancelled : Finish::stop,
-                         .devices = devices_.names(),
-                         .prompt_time = end - texts[i]->began,
-                         .embedding = std::move(vectors[i])});
-        }
-        return true;
-      } catch (const std::exception& failure) {
-        error = failure.what();
-        options_.log.write(LogLevel::error, "a pass over " + std::to_string(texts.size()) + " texts failed: " + error);
-        if (devices_.culprits().request_to_blame()) break;
-        goes_on = recover(error);
-      }
+  void took(typename Work::Taken& vectors) {
+    const auto end = Clock::now();
+    ++steps_;
+    const auto texts = std::exchange(pass_, {});
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      prompt_tokens_ += texts[i]->request.prompt.size();
+      texts[i]->end({.finish = texts[i]->cancelled ? Finish::cancelled : Finish::stop,
+                     .devices = devices_.names(),
+                     .prompt_time = end - texts[i]->began,
+                     .embedding = std::move(vectors[i])});
     }
-    for (const auto& text : texts) text->end({.finish = Finish::failed, .error = error, .devices = devices_.names()});
-    return goes_on;
+    report();
   }
-
-  // Splits the model over the devices that are left.
-  bool recover(std::string reason) {
-    while (true) {
-      const int failed = devices_.culprits().failed();
-      if (failed >= 0) {
-        std::lock_guard lock(mutex_);
-        const auto name = devices_.drop(failed);
-        options_.log.write(LogLevel::error, name + " failed and is left out; " + std::to_string(devices_.size()) +
-                                                " devices are left: " + reason);
-        reason_ = devices_.size() > 0 ? "" : reason;
-      }
-      ++recoveries_;
-      if (devices_.size() == 0) return false;
-      try {
-        load_model();
-        return true;
-      } catch (const std::exception& error) {
-        reason = error.what();
-        if (devices_.culprits().failed() >= 0) continue;
-        std::lock_guard lock(mutex_);
-        reason_ = reason;
-        return false;
-      }
-    }
-  }
-
-  void report(std::size_t running) {
+  void keep(const SelfCheck& check) {
     std::lock_guard lock(mutex_);
-    load_.ready = devices_.size() > 0;
+    self_check_ = check;
+  }
+
+  // True where the engine can go on: on the devices that are left, or on the same where the texts were at fault.
+  bool recover(const RunEnd& end, const std::string& reason) {
+    std::string lost = "a pass over " + std::to_string(pass_.size()) + " texts failed and is given up";
+    {
+      std::lock_guard lock(mutex_);
+      const bool loaded = load_.ready || recoveries_ > 0;
+      load_.ready = false;
+      if (!loaded) failure_ = end.failure;
+      if (!loaded || stopping_) return false;
+      if (!end.lost.empty()) lost = devices_.lose(end.lost, end.hung);
+    }
+    options_.log.write(LogLevel::error, lost + ": " + reason);
+    ++recoveries_;
+    std::erase_if(pass_, [&](const auto& text) {
+      const bool over = ++text->failures >= 2 || end.lost.empty();
+      if (over) text->end({.finish = Finish::failed, .error = reason, .devices = devices_.names()});
+      return over;
+    });
+    return devices_.size() > 0;
+  }
+
+  void report() {
+    std::lock_guard lock(mutex_);
+    load_.ready = true;
     load_.devices = devices_.size();
-    load_.running = static_cast<std::int64_t>(running);
+    load_.running = static_cast<std::int64_t>(pass_.size());
     load_.memory_bytes = devices_.memory_bytes();
     load_.prompt_tokens = prompt_tokens_;
     load_.steps = steps_;
     load_.recoveries = recoveries_;
+    changed_.notify_all();
   }
 
   const EngineOptions options_;
-  models::ModelConfig config_;
-  const models::Weights weights_;
-  std::int64_t context_ = 0;
+  const std::shared_ptr<const RunModel> model_;
+  EngineDevices<D> devices_;  // changed with the mutex held
 
-  // Of the engine's thread
-  EngineDevices<D> devices_;
-  std::optional<Scheduler> scheduler_;
-  std::vector<std::optional<models::Encoder<D>>> encoders_;  // of each rank
+  // Of rank 0, and of the engine's thread while no rank runs.
+  Texts pass_;  // what the devices have
   std::uint64_t prompt_tokens_ = 0, steps_ = 0, recoveries_ = 0;
 
   mutable std::mutex mutex_;
@@ -275,8 +260,10 @@ class EncoderEngine final : public Engine {
   std::map<std::string, std::deque<std::shared_ptr<Text>>> waiting_;  // by client, none of them empty
   std::string turn_;                                                  // the client that was taken from last
   EngineLoad load_;
+  SelfCheck self_check_;
   bool stopping_ = false, stopped_ = false;
   std::string reason_;
+  std::exception_ptr failure_;
   std::thread thread_;
 };
 

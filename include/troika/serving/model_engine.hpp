@@ -9,14 +9,15 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include <troika/observe/log.hpp>
+#include <troika/serving/decoder_work.hpp>
 #include <troika/serving/engine.hpp>
+#include <troika/serving/engine_devices.hpp>
 #include <troika/serving/model_run.hpp>
 #include <troika/serving/step_planner.hpp>
 
@@ -42,12 +43,9 @@ class ModelEngine final : public Engine {
                   .step_tokens = options_.step_tokens,
                   .mixed_tokens = options_.mixed_tokens,
                   .most_running = options_.most_running,
-                  .devices = names()}) {
-    expects(!devices_.empty(), "an engine needs at least 1 device");
+                  .devices = devices_.names()}) {
     expects(options_.deadline.count() > 0, "the deadline of a step is above zero");
     expects(options_.most_waiting >= 1, "at least 1 request may wait");
-    for (const auto& device : devices_) meters_.push_back(std::make_shared<DeviceMeter>(device.name()));
-    working_ = meters_;
     thread_ = std::thread([this] { serve(); });
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return load_.ready || stopped_; });
@@ -119,9 +117,7 @@ class ModelEngine final : public Engine {
   const models::ModelConfig& config() const { return model_->config; }
   EnginePlace place() const override {
     std::lock_guard lock(mutex_);
-    EnginePlace::Group group{.ready = load_.ready, .queued = static_cast<int>(load_.running + load_.waiting)};
-    for (const auto& device : devices_) group.devices.push_back(device.name());
-    return {.groups = {std::move(group)}};
+    return {.groups = {devices_.group(load_)}};
   }
   EngineLoad load() const override {
     std::lock_guard lock(mutex_);
@@ -131,14 +127,7 @@ class ModelEngine final : public Engine {
   }
   std::vector<DeviceState> device_states() const override {
     std::lock_guard lock(mutex_);
-    std::vector<DeviceState> states;
-    std::size_t next = 0;  // of those that are left, which are in the same order
-    for (const auto& meter : meters_) {
-      const bool works = next < working_.size() && working_[next] == meter;
-      states.push_back(meter->state(works ? static_cast<std::int64_t>(devices_[next].memory_reserved()) : 0));
-      next += works ? 1 : 0;
-    }
-    return states;
+    return devices_.states();
   }
   SelfCheck self_check() const override {
     std::lock_guard lock(mutex_);
@@ -146,6 +135,7 @@ class ModelEngine final : public Engine {
   }
 
  private:
+  using Run = ModelRun<DecoderWork<D>>;
   using AnySampler = Sampler<Communication<Threads>>;
 
   static std::shared_ptr<const RunModel> open(const std::filesystem::path& path, const EngineOptions& options) {
@@ -157,20 +147,13 @@ class ModelEngine final : public Engine {
     return std::make_shared<RunModel>(
         RunModel{std::move(config), models::Weights::open(path), context, options.pages_of(context)});
   }
-  std::string names() const {
-    std::string text;
-    for (const auto& device : devices_) text += (text.empty() ? "" : "+") + device.name();
-    return text;
-  }
-
   void serve() {
     std::string reason;
     while (true) {
-      const auto end = ModelRun<D>::run(devices_, working_, model_, options_,
-                                        {[this] { report(true); }, [this](Step& step) { return next_step(step); },
-                                         [this](std::span<const std::int32_t> drawn,
-                                                std::span<const TokenLogprobs> logprobs) { took(drawn, logprobs); },
-                                         [this](const SelfCheck& check) { keep(check); }});
+      const auto end = Run::run(devices_.left(), devices_.meters(), model_, options_,
+                                {[this] { report(true); }, [this](Step& step) { return next_step(step); },
+                                 [this](const typename DecoderWork<D>::Taken& taken) { took(taken); },
+                                 [this](const SelfCheck& check) { keep(check); }});
       if (!end.failure) break;
       reason = detail::what_of(end.failure);
       if (!recover(end, reason)) break;
@@ -204,8 +187,8 @@ class ModelEngine final : public Engine {
     report(true);
     return true;
   }
-  void took(std::span<const std::int32_t> drawn, std::span<const TokenLogprobs> logprobs) {
-    planner_.finish(drawn, Clock::now(), logprobs);
+  void took(const typename DecoderWork<D>::Taken& taken) {
+    planner_.finish(taken.tokens, Clock::now(), taken.logprobs);
     ++steps_;
   }
   void keep(const SelfCheck& check) {
@@ -215,16 +198,14 @@ class ModelEngine final : public Engine {
 
   void report(bool ready) {
     std::lock_guard lock(mutex_);
-    std::int64_t bytes = 0;
-    for (const auto& device : devices_) bytes += static_cast<std::int64_t>(device.memory_reserved());
     const auto& pool = planner_.pool();
     load_ = {.ready = ready,
-             .devices = static_cast<int>(devices_.size()),
+             .devices = devices_.size(),
              .running = planner_.running(),
              .waiting = planner_.waiting(),
              .pages_used = pool.used(),
              .pages = pool.size(),
-             .memory_bytes = bytes,
+             .memory_bytes = devices_.memory_bytes(),
              .prompt_tokens = planner_.prompt_tokens(),
              .reused_tokens = planner_.reused_tokens(),
              .tokens = planner_.drawn_tokens(),
@@ -236,38 +217,25 @@ class ModelEngine final : public Engine {
 
   // True where the engine can go on: on the devices that are left, or on the same where the requests were at fault.
   bool recover(const RunEnd& end, const std::string& reason) {
-    std::string lost;
+    std::string lost = "a step failed and is given up";
     {
       std::lock_guard lock(mutex_);
       const bool loaded = load_.ready || recoveries_ > 0;
       load_.ready = false;
       if (!loaded) failure_ = end.failure;
       if (!loaded || stopping_) return false;
-      for (auto rank = end.lost.rbegin(); rank != end.lost.rend(); ++rank) {
-        lost = devices_[static_cast<std::size_t>(*rank)].name() + (lost.empty() ? "" : ", ") + lost;
-        devices_.erase(devices_.begin() + *rank);
-        working_[static_cast<std::size_t>(*rank)]->lose();
-        working_.erase(working_.begin() + *rank);
-      }
+      if (!end.lost.empty()) lost = devices_.lose(end.lost, end.hung);
     }
-    planner_.restart(reason, end.lost.empty(), names(), Clock::now());
+    planner_.restart(reason, end.lost.empty(), devices_.names(), Clock::now());
     idle_ = false;
-    if (lost.empty()) {
-      options_.log.write(LogLevel::error, "a step failed and is given up: " + reason);
-    } else {
-      options_.log.write(
-          LogLevel::error,
-          lost + (end.hung ? " hung; it is left to itself, and what it holds with it; " : " failed and is left out; ") +
-              std::to_string(devices_.size()) + " devices are left: " + reason);
-    }
+    options_.log.write(LogLevel::error, lost + ": " + reason);
     ++recoveries_;
-    return !devices_.empty();
+    return devices_.size() > 0;
   }
 
   const EngineOptions options_;
   const std::shared_ptr<const RunModel> model_;
-  std::vector<D> devices_;
-  std::vector<std::shared_ptr<DeviceMeter>> meters_, working_;  // of all devices; of those that are left
+  EngineDevices<D> devices_;  // changed with the mutex held
 
   // Of rank 0, and of the engine's thread while no rank runs.
   StepPlanner planner_;

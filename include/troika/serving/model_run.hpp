@@ -12,7 +12,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -20,15 +19,14 @@
 
 #include <troika/communication/communication.hpp>
 #include <troika/communication/threads.hpp>
-#include <troika/layers/logprobs.hpp>
-#include <troika/models/decoder.hpp>
+#include <troika/models/files/config.hpp>
+#include <troika/models/files/weights.hpp>
 #include <troika/pipeline.hpp>
 #include <troika/scheduling/static_allocation.hpp>
 #include <troika/scheduling/task_scheduler.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/run_culprits.hpp>
 #include <troika/serving/run_self_check.hpp>
-#include <troika/serving/step.hpp>
 #include <troika/sync/data_sync.hpp>
 
 namespace troika::serving {
@@ -42,10 +40,11 @@ struct RunModel {
 
 // Who decides the steps of a run: called by rank 0 while the others wait for it, and by nobody once the run has been
 // given up.
+template <class Work>
 struct RunLeader {
   std::function<void()> loaded;
-  std::function<bool(Step&)> next;  // false: the run ends. An empty step is none
-  std::function<void(std::span<const std::int32_t> drawn, std::span<const TokenLogprobs>)> took;
+  std::function<bool(typename Work::Step&)> next;  // false: the run ends. An empty step is none
+  std::function<void(typename Work::Taken&)> took;
   std::function<void(const SelfCheck&)> checked{};  // devices and links, while there was no step to take
 };
 
@@ -59,14 +58,19 @@ struct RunEnd {
 // Loads a model on devices, one rank each, and takes steps together until the leader ends it or a rank fails. It
 // belongs to its own threads, with all that they may touch: a rank that does not return is given up, and keeps the run
 // alive.
-template <Device D>
+//
+// Work is what a rank has of the model: Work(pipeline, model, options) loads it, work.take(pipeline, step, taken)
+// computes a Work::Step, which is a copy of what it needs of requests and can be empty(), into a Work::Taken.
+template <class Work>
 class ModelRun {
  public:
+  using D = typename Work::Device;
+  using Leader = RunLeader<Work>;
   using Meters = std::vector<std::shared_ptr<DeviceMeter>>;
 
   // Returns when the run has ended. The leader is called meanwhile, not after. Each device has a meter.
   static RunEnd run(std::vector<D> devices, Meters meters, std::shared_ptr<const RunModel> model,
-                    const EngineOptions& options, RunLeader leader) {
+                    const EngineOptions& options, Leader leader) {
     std::shared_ptr<ModelRun> run(
         new ModelRun(std::move(devices), std::move(meters), std::move(model), options, std::move(leader)));
     std::thread thread([run] { run->work(); });
@@ -80,7 +84,7 @@ class ModelRun {
   using Communicator = Communication<Threads>;
 
   ModelRun(std::vector<D> devices, Meters meters, std::shared_ptr<const RunModel> model, const EngineOptions& options,
-           RunLeader leader)
+           Leader leader)
       : meters_(std::move(meters)),
         model_(std::move(model)),
         options_(options),
@@ -112,25 +116,18 @@ class ModelRun {
 
   template <class Rank>
   void serve_on(Rank& rank) {
-    std::optional<models::Decoder<D>> decoder;
-    std::optional<KvMemory<D>> memory;
+    std::optional<Work> work;
     {
       Communicator communication{rank, Threads{}};  // with its own deadline: reading files takes longer than a step
       DataSync sync{communication};
       Pipeline pipeline{scheduler_, sync, communication};
-      decoder.emplace(pipeline, model_->config, model_->weights,
-                      models::DecoderOptions{.context = model_->context, .kv_type = options_.kv_type},
-                      options_.progress);
-      memory.emplace(decoder->make_memory(pipeline.device(), model_->pages));
+      work.emplace(pipeline, *model_, options_);
       communication.barrier();
     }
     Communicator communication{rank, Threads{}, {.deadline = options_.deadline}};
     DataSync sync{communication};
     Pipeline pipeline{scheduler_, sync, communication};
-    Sampler<Communicator> sampler(communication);
-    std::optional<models::TokenMask> mask;
-    Logprobs<Communicator> logprobs(communication);
-    Drawn drawn;
+    typename Work::Taken taken;
     auto& meter = *meters_[static_cast<std::size_t>(rank.rank())];
     const bool leads = rank.rank() == 0;
     if (leads) lead([&] { leader_.loaded(); });
@@ -144,14 +141,14 @@ class ModelRun {
         meter.begin();
         communication.count(&meter.collectives());
         if (options_.before_step) options_.before_step(pipeline.device().index(), number);
-        take_step(pipeline, *decoder, *memory, sampler, logprobs, mask, drawn);
+        work->take(pipeline, step_, taken);
       }
       communication.barrier();  // nobody reads the step any more
       if (works) {
         communication.count(nullptr);  // to wait for work is not to wait for peers
         meter.end();
       }
-      if (leads && works) lead([&] { leader_.took(drawn.tokens, drawn.logprobs); });
+      if (leads && works) lead([&] { leader_.took(taken); });
       if (leads && checks_) lead([&] { leader_.checked(check_); });
     }
   }
@@ -165,35 +162,6 @@ class ModelRun {
     std::vector<std::string> names;
     for (int i = 0; i < scheduler_.device_count(); ++i) names.push_back(scheduler_.device(i).name());
     check_ = SelfCheck::of(std::move(names));
-  }
-
-  struct Drawn {
-    std::vector<std::int32_t> tokens;     // of each draw
-    std::vector<TokenLogprobs> logprobs;  // of those that ask
-  };
-
-  // What a rank computes of a step; `drawn` gets its tokens.
-  template <class Pipeline>
-  void take_step(Pipeline& pipeline, const models::Decoder<D>& decoder, KvMemory<D>& memory,
-                 Sampler<Communicator>& sampler, Logprobs<Communicator>& logprobs,
-                 std::optional<models::TokenMask>& mask, Drawn& drawn) {
-    drawn.tokens.clear();
-    drawn.logprobs.clear();
-    auto logits = decoder.forward(pipeline, step_.batch(), memory);
-    for (const auto& draw : step_.draws()) {
-      const auto row = static_cast<std::int64_t>(drawn.tokens.size());
-      if (draw.logprobs) logprobs.keep(logits, row);
-      sampler.set(draw.sampling);
-      sampler.penalise(logits, draw.seen, pipeline.stream(), row);
-      if (const auto& constrained = draw.constrained) {
-        const auto part = logits.partition()[pipeline.communication().rank()];
-        if (!mask || mask->tokens() != constrained->tokens) mask.emplace(constrained->tokens, part.begin, part.end);
-        change_on_host(pipeline.stream(), logits.local().rows(row, row + 1),
-                       [&](std::span<float> shard) { mask->apply(constrained->state, constrained->ends, shard); });
-      }
-      drawn.tokens.push_back(sampler(logits, draw.drawn, pipeline.stream(), row));
-      if (draw.logprobs) drawn.logprobs.push_back(logprobs.of(drawn.tokens.back(), *draw.logprobs, pipeline.stream()));
-    }
   }
 
   // On rank 0.
@@ -267,8 +235,8 @@ class ModelRun {
   const Meters meters_;
   const std::shared_ptr<const RunModel> model_;
   const EngineOptions options_;
-  const RunLeader leader_;
-  Step step_;                          // of rank 0 between two barriers, else read by all
+  const Leader leader_;
+  typename Work::Step step_;           // of rank 0 between two barriers, else read by all
   bool more_ = true, checks_ = false;  // as the step
   SelfCheck check_;
   Clock::time_point next_check_{};  // of rank 0
