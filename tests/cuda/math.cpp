@@ -166,6 +166,13 @@ TEST_CASE("norms and rotary embedding are the same on a GPU") {
     rotary(on.stream, y.view(), positions, other);
     return fetched(on, y);
   });
+  // More positions than copies are kept of, given faster than they are used.
+  SAME_ON_BOTH("rotary after rotary", 1e-5, {
+    auto y = placed(on, x, {5, 4, 12});
+    for (std::int32_t i = 0; i < 150; ++i)
+      rotary(on.stream, y.view(), std::vector<std::int32_t>{i % 40, i / 40, i % 7, 3, i % 11}, table);
+    return fetched(on, y);
+  });
   On<CudaDevice> on;
   auto y = placed(on, x, {5, 4, 12});
   CHECK_THROWS_AS(rotary(on.stream, y.view(), std::vector<std::int32_t>{0, 40, 7, 8, 1}, table), Error);
@@ -280,7 +287,7 @@ TEST_CASE("candidates are those of the host, few and more than a kernel takes") 
   On<HostDevice> host;
   On<CudaDevice> on;
   const auto there = placed(on, logits, {5000});
-  for (const std::size_t k : {1, 40, 256, 300}) {
+  for (const std::size_t k : {1u, 40u, 256u, 300u}) {
     for (const std::size_t size : {std::size_t{5000}, k / 2}) {
       std::vector<troika::Candidate> expected(k), found(k);
       const auto count = top_candidates(host.stream, std::span(logits).first(size), 100, expected);
@@ -292,7 +299,7 @@ TEST_CASE("candidates are those of the host, few and more than a kernel takes") 
   auto bad = logits;
   bad[4321] = NAN;
   const auto nan = placed(on, bad, {5000});
-  for (const std::size_t k : {1, 300}) {
+  for (const std::size_t k : {1u, 300u}) {
     std::vector<troika::Candidate> found(k);
     CHECK_THROWS_AS(top_candidates(on.stream, nan.span(), 0, found), Error);
   }

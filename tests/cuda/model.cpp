@@ -14,6 +14,8 @@
 
 #include "runtime/recorder.hpp"
 
+#include <troika/communication/nccl.hpp>
+#include <troika/communication/peer.hpp>
 #include <troika/device/cuda/cuda.hpp>
 #include <troika/models/decoder.hpp>
 #include <troika/models/encoder.hpp>
@@ -41,23 +43,24 @@ struct Asked {
 };
 
 // The program that a user has, on whatever devices: what each rank gives.
-template <class D, class F>
-auto on_every(std::vector<D> devices, F f) {
+template <class D, class F, class Transport = troika::Threads>
+auto on_every(std::vector<D> devices, F f, Transport transport = {}) {
   troika::TaskScheduler scheduler{std::move(devices), troika::StaticAllocation{}};
   return scheduler.run_on_every_device([&](auto& rank) {
-    troika::Communication communication{rank, troika::Threads{}};
+    troika::Communication communication{rank, transport};
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
     return f(pipeline);
   });
 }
-template <class D>
-std::vector<Tokens> answers(std::vector<D> devices, const Asked& asked) {
-  return on_every(std::move(devices), [&](auto& pipeline) {
+template <class D, class Transport = troika::Threads>
+std::vector<Tokens> answers(std::vector<D> devices, const Asked& asked, Transport transport = {}) {
+  const auto answer = [&](auto& pipeline) {
     const troika::models::Decoder decoder(pipeline, asked.config, asked.weights, asked.decoder);
     auto cache = decoder.make_cache(pipeline.device());
     return generate(pipeline, decoder, cache, asked.prompt, asked.generate);
-  });
+  };
+  return on_every(std::move(devices), answer, transport);
 }
 
 std::vector<troika::CudaDevice> gpus(int virtual_ranks = 1) {
@@ -69,13 +72,16 @@ std::vector<troika::HostDevice> one_host() { return troika::host_devices(1, {.pr
 const troika::recording::Options in_order{.schedule = {Order::forward}};
 
 // The same tokens on so many GPUs as on the host.
-void check_tokens(const Asked& asked, int ranks, troika::recording::Options options = in_order, int virtual_ranks = 1) {
+template <class Transport = troika::Threads>
+void check_tokens(const Asked& asked, int ranks, troika::recording::Options options = in_order, int virtual_ranks = 1,
+                  Transport transport = {}) {
   const auto expected = answers(one_host(), asked)[0];
   REQUIRE(expected.size() >= 2);
   options.gpus = ranks / virtual_ranks;
   const Recording recording(options);
   INFO(ranks << " ranks on " << options.gpus << " GPUs");
-  CHECK(answers(gpus(virtual_ranks), asked) == std::vector<Tokens>(static_cast<std::size_t>(ranks), expected));
+  const std::vector<Tokens> on_all(static_cast<std::size_t>(ranks), expected);
+  CHECK(answers(gpus(virtual_ranks), asked, transport) == on_all);
   CHECK(recording.launches() > 0);
   CHECK(recording.problems().empty());
   CHECK(recording.live().empty());
@@ -120,6 +126,16 @@ TEST_CASE("weights and caches of 16 bits, all ways of sampling, and split prompt
   check_tokens({model.config, model.weights, prompt, {.max_tokens = 4}, {.sequence_parallel = true}}, 3);
   check_tokens({model.config, model.weights, prompt, {.max_tokens = 4}}, 4, in_order, 4);
   check_tokens({model.config, model.weights, prompt, {.max_tokens = 4}}, 4, in_order, 2);
+}
+
+TEST_CASE("a model gives the same tokens whichever way GPUs take to each other") {
+  const LoadedModel model(TinyModel::make("llama", 6));
+  const Asked asked{model.config, model.weights, prompt, {.max_tokens = 4}};
+  for (const int ranks : {2, 3, 4}) {
+    check_tokens(asked, ranks, in_order, 1, troika::Peer{});
+    check_tokens(asked, ranks, in_order, 1, troika::Nccl{});
+  }
+  check_tokens(asked, 3, in_order, 3, troika::Peer{});
 }
 
 TEST_CASE("quantised models give the same tokens on GPUs") {
