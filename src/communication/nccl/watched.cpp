@@ -35,13 +35,6 @@ NcclCommunicator::Watched::Watched(DeviceSite at)
   }
 }
 
-NcclCommunicator::Watched::~Watched() {
-  for (auto& queued : calls_) {
-    if (queued.began) cudaEventDestroy(queued.began);
-    if (queued.ended) cudaEventDestroy(queued.ended);
-  }
-}
-
 void NcclCommunicator::Watched::open(const Call& call, const Id& id) {
   Lock lock(mutex_);
   patience_ = call.deadline;

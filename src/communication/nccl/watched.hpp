@@ -23,7 +23,6 @@ namespace troika {
 class NcclCommunicator::Watched : public StreamGuard, public std::enable_shared_from_this<Watched> {
  public:
   explicit Watched(DeviceSite at);
-  ~Watched();
 
   DeviceSite site;
 
@@ -55,6 +54,11 @@ class NcclCommunicator::Watched : public StreamGuard, public std::enable_shared_
     Call call{};
     int peer = -1;
     cudaEvent_t began = nullptr, ended = nullptr;
+
+    ~Queued() {
+      if (began) (void)cudaEventDestroy(began);
+      if (ended) (void)cudaEventDestroy(ended);
+    }
   };
   enum class End { none, in_order, at_once };
 
