@@ -36,5 +36,4 @@ endif()
 target_link_libraries(troika_models
   PUBLIC troika::kernels
   PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PCRE2 PkgConfig::UTF8PROC)
-target_precompile_headers(troika_models PRIVATE src/models/precompiled.hpp)
 troika_not_fuzzed(src/models/host_models.cpp)

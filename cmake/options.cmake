@@ -103,6 +103,6 @@ endfunction()
 function(troika_not_fuzzed source)
   if(TROIKA_BUILD_FUZZERS)
     set_source_files_properties(${source} PROPERTIES
-      COMPILE_OPTIONS "-O0;-fno-sanitize=all" SKIP_PRECOMPILE_HEADERS ON)
+      COMPILE_OPTIONS "-O0;-fno-sanitize=all")
   endif()
 endfunction()

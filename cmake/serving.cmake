@@ -52,7 +52,6 @@ target_include_directories(troika_serving SYSTEM PRIVATE ${TROIKA_BOOST_INCLUDE}
 target_link_libraries(troika_serving
   PUBLIC troika::models
   PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PROMETHEUS PkgConfig::LIBCRYPTO)
-target_precompile_headers(troika_serving PRIVATE src/models/precompiled.hpp)
 if(TROIKA_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # Asio has fences, which ThreadSanitizer does not follow; its strands use locks, which it does.
   set_source_files_properties(src/serving/http_server.cpp PROPERTIES COMPILE_OPTIONS -Wno-tsan)
