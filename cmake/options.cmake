@@ -38,12 +38,10 @@ endif()
 
 # For troika's own sources only; never part of what a user of the library inherits.
 # g++ 12 sees overlapping copies in `"text" + std::string()` that are not there (GCC bug 105651), and reads of strings that
-# were not written where a std::function takes one by value; with a precompiled header also copies past their end. g++ 13
-# and later cannot see that a loop ends within a row.
+# were not written where a std::function takes one by value. g++ 13 and later cannot see that a loop ends within a row.
 function(troika_warnings target)
   set(old_gnu "$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>")
-  set(false_alarms -Wno-restrict -Wno-maybe-uninitialized -Wno-array-bounds -Wno-stringop-overflow)
-  set(flags -Wall -Wextra -Wpedantic -Wshadow "$<${old_gnu}:${false_alarms}>"
+  set(flags -Wall -Wextra -Wpedantic -Wshadow "$<${old_gnu}:-Wno-restrict;-Wno-maybe-uninitialized>"
     $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overread> $<$<BOOL:${TROIKA_WARNINGS_AS_ERRORS}>:-Werror>)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
 endfunction()
