@@ -3,6 +3,9 @@
 
 file(GLOB troika_kernels_sources CONFIGURE_DEPENDS src/device/host/*.cpp src/communication/*.cpp)
 add_library(troika_kernels STATIC ${troika_kernels_sources})
+foreach(source IN LISTS troika_kernels_sources)
+  troika_not_fuzzed(${source})
+endforeach()
 add_library(troika::kernels ALIAS troika_kernels)
 set_target_properties(troika_kernels PROPERTIES
   EXPORT_NAME kernels
