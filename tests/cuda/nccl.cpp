@@ -97,18 +97,7 @@ TEST_CASE("Buffers may overlap on GPUs", "[nccl]") {
 TEST_CASE("split makes communicators of their own", "[nccl]") {
   recorded_nccl::reset();
   Recording recorded({.gpus = 5});
-  const auto sums = run_ranks(gpus(5), [&](auto& rank) {
-    Communication world{rank, Nccl{}};
-    const auto place = on_gpu(rank);
-    auto half = world.split(world.rank() % 2, -world.rank());
-    auto sum = place(std::vector<std::int32_t>{world.rank()});
-    half.all_reduce(sum.span());
-    world.all_reduce(sum.span());
-    half.broadcast(sum.span(), Root{0});
-    return sum.values()[0];
-  });
-  // Twice the sum of 0 + 2 + 4 by three ranks, and of 1 + 3 by two.
-  for (const auto sum : sums) CHECK(sum == 3 * 6 + 2 * 4);
+  check_split(Nccl{});
   CHECK(recorded_nccl::calls("CommInitRankConfig") == 10);
   check_clean(recorded);
 }

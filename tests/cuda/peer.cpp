@@ -81,17 +81,7 @@ TEST_CASE("What is longer than the memory that peers read goes in pieces", "[pee
 
 TEST_CASE("split makes groups of peers", "[peer]") {
   Recording recorded({.gpus = 5});
-  const auto sums = run_ranks(gpus(5), [&](auto& rank) {
-    Communication world{rank, Peer{}};
-    const auto place = on_gpu(rank);
-    auto half = world.split(world.rank() % 2, -world.rank());
-    auto sum = place(std::vector<std::int32_t>{world.rank()});
-    half.all_reduce(sum.span());
-    world.all_reduce(sum.span());
-    half.broadcast(sum.span(), Root{0});
-    return sum.values()[0];
-  });
-  for (const auto sum : sums) CHECK(sum == 3 * 6 + 2 * 4);
+  check_split(Peer{});
   check_clean(recorded);
 }
 

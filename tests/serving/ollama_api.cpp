@@ -13,6 +13,7 @@
 using namespace troika::test;
 using Catch::Matchers::ContainsSubstring;
 using troika::serving::Finish;
+namespace serving = troika::serving;
 
 namespace {
 
@@ -354,4 +355,19 @@ TEST_CASE("hostile and unbuilt requests get one clear error") {
   CHECK(api.ask("GET", "/api/generate").status == 405);
   CHECK(api.ask("GET", "/etc/passwd").status == 404);
   CHECK(api.ask("GET", "/%").status == 404);
+}
+
+TEST_CASE("the time to begin counts from when the model is there") {
+  const auto script = std::make_shared<troika::test::Script>();
+  script->set("x");
+  serving::Clock::time_point loaded{};
+  ApiFixture api([&](const serving::StoredModel&) {
+    loaded = serving::Clock::now();
+    return std::make_unique<troika::test::FakeEngine>(script, 200);
+  });
+  (void)api.json("/api/generate", {{"model", "small"}, {"prompt", "a"}, {"stream", false}});
+  const serving::Api::Options options;
+  const auto& request = script->asked.back();
+  CHECK(request.deadline >= loaded + options.queue_time);
+  CHECK(request.max_wait == options.max_wait);
 }
