@@ -187,6 +187,15 @@ static __global__ void __launch_bounds__(attention_threads)
   }
 }
 
+// Of one type of cache, so that several sources may compile what nvcc takes long for.
+template <KvType type>
+void attend(const AttentionArguments& a, dim3 blocks, cudaStream_t stream) {
+  launch(a.d <= 64    ? attention_kernel<type, 2>
+         : a.d <= 128 ? attention_kernel<type, 4>
+                      : attention_kernel<type, 8>,
+         blocks, attention_threads, stream, a);
+}
+
 // y = softmax(scale q kT) v, with zeros for a query that may read nothing. most_group: query heads of a KV head, at
 // most. d <= most_head_dim.
 inline void attention(const AttentionArguments& a, int most_group, cudaStream_t stream) {
@@ -194,17 +203,11 @@ inline void attention(const AttentionArguments& a, int most_group, cudaStream_t 
   const std::int64_t rows = a.tokens * most_group;
   const dim3 blocks(static_cast<unsigned>((rows + attention_rows - 1) / attention_rows),
                     static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(a.splits));
-  const auto start = [&]<KvType type>(std::integral_constant<KvType, type>) {
-    launch(a.d <= 64    ? attention_kernel<type, 2>
-           : a.d <= 128 ? attention_kernel<type, 4>
-                        : attention_kernel<type, 8>,
-           blocks, attention_threads, stream, a);
-  };
   switch (a.type) {
-    case KvType::f32: start(std::integral_constant<KvType, KvType::f32>{}); break;
-    case KvType::bf16: start(std::integral_constant<KvType, KvType::bf16>{}); break;
-    case KvType::f16: start(std::integral_constant<KvType, KvType::f16>{}); break;
-    case KvType::q8: start(std::integral_constant<KvType, KvType::q8>{}); break;
+    case KvType::f32: attend<KvType::f32>(a, blocks, stream); break;
+    case KvType::bf16: attend<KvType::bf16>(a, blocks, stream); break;
+    case KvType::f16: attend<KvType::f16>(a, blocks, stream); break;
+    case KvType::q8: attend<KvType::q8>(a, blocks, stream); break;
   }
   if (a.splits > 1)
     launch(attention_merge_kernel, dim3(static_cast<unsigned>(a.tokens * a.heads)), attention_threads, stream, a);

@@ -13,6 +13,11 @@
 
 namespace troika {
 
+namespace cuda {
+extern template void attend<KvType::f16>(const AttentionArguments&, dim3, cudaStream_t);
+extern template void attend<KvType::q8>(const AttentionArguments&, dim3, cudaStream_t);
+}  // namespace cuda
+
 namespace {
 
 // Few rows leave most of a GPU without work, so their keys are split: until each multiprocessor has two blocks, but into

@@ -14,6 +14,12 @@
 
 namespace troika {
 
+namespace cuda {
+extern template void widen<float>(WeightType, const std::uint8_t*, float*, std::int64_t, std::int64_t, cudaStream_t);
+extern template void widen<f16>(WeightType, const std::uint8_t*, f16*, std::int64_t, std::int64_t, cudaStream_t);
+extern template void widen<bf16>(WeightType, const std::uint8_t*, bf16*, std::int64_t, std::int64_t, cudaStream_t);
+}  // namespace cuda
+
 namespace {
 
 // Up to so many rows of x the own kernel is used, which reads weights as they are stored, once for 4 rows: that is
