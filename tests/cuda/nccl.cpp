@@ -281,8 +281,7 @@ TEST_CASE("The host runs a bounded way ahead of the device", "[nccl]") {
   const auto values = run_ranks(gpus(2), [&](auto& rank) {
     Communication c{rank, Nccl{}};
     auto data = on_gpu(rank)(std::vector<std::int32_t>{1});
-    for (int i = 0; i < 3 * static_cast<int>(NcclCommunicator::most_ahead); ++i)
-      c.all_reduce(data.span(), Reduction::max);
+    for (int i = 0; i < 3 * static_cast<int>(NcclEngine::most_ahead); ++i) c.all_reduce(data.span(), Reduction::max);
     return data.values()[0];
   });
   CHECK(values == std::vector<std::int32_t>{1, 1});

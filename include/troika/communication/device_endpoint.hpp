@@ -7,12 +7,12 @@
 #include <memory>
 #include <numeric>
 #include <span>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <troika/communication/compose.hpp>
 #include <troika/communication/device_board.hpp>
+#include <troika/communication/device_engine.hpp>
 #include <troika/communication/rank.hpp>
 #include <troika/communication/threads.hpp>
 #include <troika/communication/transport.hpp>
@@ -22,35 +22,12 @@
 
 namespace troika {
 
-// One rank's place in a group of devices.
-struct DeviceSite {
-  int rank, world_size;
-  std::vector<int> world_ranks;  // of all ranks of the group
-  std::shared_ptr<World> world;
-  std::shared_ptr<DeviceBoard> board;
-  CudaStream stream;
-
-  int world_rank() const { return world_ranks[static_cast<std::size_t>(rank)]; }
-};
-
-// Where the part of one rank lies in the parts of all, one after the other, in elements. `counts` as in transport.hpp.
-struct DevicePart {
-  std::size_t begin, count, total;
-
-  static DevicePart of(const Call& call, std::span<const std::size_t> counts, int rank, int world_size) {
-    const auto me = static_cast<std::size_t>(rank), ranks = static_cast<std::size_t>(world_size);
-    const std::size_t equal = call.signature.count;
-    if (counts.empty()) return {me * equal, equal, ranks * equal};
-    const auto sum = [](auto part) { return std::accumulate(part.begin(), part.end(), std::size_t{0}); };
-    return {sum(counts.first(me)), counts[me], sum(counts)};
-  }
-  DevicePart operator*(std::size_t size) const { return {begin * size, count * size, total * size}; }
-};
-
-// One rank's end of a group of GPUs, whose memory moves by `Engine` in the order of the rank's stream: a call returns
-// when the device has been told. What ranks have to tell each other, and memory of the host, goes by `Host`, a transport
-// of the host. Every call is agreed on there before a device is told, so that calls that differ are found before devices
-// wait for each other in vain, and no rank's queue gets far ahead of another's.
+// One rank's end of a group of GPUs, whose memory moves by an engine. What ranks have to tell each other, and memory of
+// the host, goes by `Host`, a transport of the host. Every call is agreed on there before a device is told, so that calls
+// that differ are found before devices wait for each other in vain, and no rank's queue gets far ahead of another's.
+//
+// `Engine` says how to connect one: Engine::connect(host, call, site, options) gives a std::unique_ptr<DeviceEngine>. It
+// may write to its options what groups that are split from this one are connected with.
 template <Endpoint Host, class Engine>
 class DeviceEndpoint {
  public:
@@ -59,7 +36,8 @@ class DeviceEndpoint {
   DeviceEndpoint(Host host, const Call& call, std::shared_ptr<World> world, std::shared_ptr<DeviceBoard> board,
                  CudaStream stream, const Options& options)
       : options_(options),
-        engine_(host, call, site_of(host, std::move(world), std::move(board), std::move(stream)), options),
+        engine_(Engine::connect(host, call, site_of(host, std::move(world), std::move(board), std::move(stream)),
+                                options_)),
         host_(std::move(host)) {}
   DeviceEndpoint(DeviceEndpoint&&) = default;
   DeviceEndpoint& operator=(DeviceEndpoint&& other) noexcept {
@@ -80,7 +58,7 @@ class DeviceEndpoint {
 
   // Returns when all ranks have called it; their streams may be behind.
   void agree(const Call& call) {
-    engine_.check(call);
+    engine_->check(call);
     host_.agree(call);
   }
   void all_reduce(const Call& call, const std::byte* in, std::byte* out) {
@@ -90,7 +68,7 @@ class DeviceEndpoint {
     } else {
       agree(call);
       const std::size_t bytes = call.signature.count * size_of(call.signature.dtype);
-      engine_.all_reduce(call, apart(in, bytes, out, bytes, out), out);
+      engine_->all_reduce(call, apart(in, bytes, out, bytes, out), out);
     }
   }
   void all_gather(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) {
@@ -100,7 +78,7 @@ class DeviceEndpoint {
     } else {
       agree(call);
       const auto part = DevicePart::of(call, counts, rank(), world_size()) * size_of(call.signature.dtype);
-      engine_.all_gather(call, apart(in, part.count, out, part.total, out + part.begin), out, counts);
+      engine_->all_gather(call, apart(in, part.count, out, part.total, out + part.begin), out, counts);
     }
   }
   void reduce_scatter(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) {
@@ -110,7 +88,7 @@ class DeviceEndpoint {
     } else {
       agree(call);
       const auto part = DevicePart::of(call, counts, rank(), world_size()) * size_of(call.signature.dtype);
-      engine_.reduce_scatter(call, apart(in, part.total, out, part.count, out - part.begin), out, counts);
+      engine_->reduce_scatter(call, apart(in, part.total, out, part.count, out - part.begin), out, counts);
     }
   }
   void broadcast(const Call& call, std::byte* data) {
@@ -119,7 +97,7 @@ class DeviceEndpoint {
       on_host<HasBroadcast<Host>>([&](auto& host) { host.broadcast(call, data); });
     } else {
       agree(call);
-      engine_.broadcast(call, data);
+      engine_->broadcast(call, data);
     }
   }
   void all_to_all(const Call& call, const std::byte* in, std::span<const std::size_t> send_counts, std::byte* out,
@@ -134,24 +112,24 @@ class DeviceEndpoint {
       return std::accumulate(counts.begin(), counts.end(), std::size_t{0}) * size_of(call.signature.dtype);
     };
     in = apart(in, bytes_of(send_counts), out, bytes_of(recv_counts), nullptr);
-    engine_.all_to_all(call, in, send_counts, out, recv_counts, largest);
+    engine_->all_to_all(call, in, send_counts, out, recv_counts, largest);
   }
   // The two sides meet on the host, which compares what they called.
   void send(const Call& call, std::span<const std::byte> data, int peer) {
-    engine_.check(call);
+    engine_->check(call);
     const bool by_device = here(data.data());
     host_.send(call, by_device ? std::span<const std::byte>() : data, peer);
-    if (by_device && !data.empty()) engine_.send(call, data, peer);
+    if (by_device && !data.empty()) engine_->send(call, data, peer);
   }
   void recv(const Call& call, std::span<std::byte> buffer, int peer) {
-    engine_.check(call);
+    engine_->check(call);
     const bool by_device = here(buffer.data());
     host_.recv(call, by_device ? std::span<std::byte>() : buffer, peer);
-    if (by_device && !buffer.empty()) engine_.recv(call, buffer, peer);
+    if (by_device && !buffer.empty()) engine_->recv(call, buffer, peer);
   }
   DeviceEndpoint split(const Call& call, int color, int key) {
-    engine_.check(call);
-    const DeviceSite& site = engine_.site();
+    engine_->check(call);
+    const DeviceSite& site = engine_->site();
     return {host_.split(call, color, key), call, site.world, site.board, site.stream, options_};
   }
 
@@ -166,14 +144,14 @@ class DeviceEndpoint {
 
   template <class... P>
   bool here(const P*... data) {
-    return (engine_.site().stream.device().holds(data) || ...);
+    return (engine_->site().stream.device().holds(data) || ...);
   }
   // `in`, or a copy of it where it overlaps with `out` but does not begin at `own`, its place there.
   const std::byte* apart(const std::byte* in, std::size_t in_bytes, const std::byte* out, std::size_t out_bytes,
                          const std::byte* own) {
     const std::less<const std::byte*> before;
     if (in == own || !before(in, out + out_bytes) || !before(out, in + in_bytes)) return in;
-    CudaStream stream = engine_.site().stream;
+    CudaStream stream = engine_->site().stream;
     if (copy_.bytes() < in_bytes || !copy_.data()) copy_ = stream.device().allocate(in_bytes);
     cuda::copy_bytes(stream, in, copy_.data(), in_bytes);
     return copy_.data();
@@ -189,7 +167,7 @@ class DeviceEndpoint {
   }
 
   Options options_;
-  Engine engine_;
+  std::unique_ptr<DeviceEngine> engine_;
   Host host_;  // goes before the engine: peers that wait learn that this rank has left before the engine waits for them
   std::vector<std::byte> scratch_;
   CudaDevice::Buffer copy_;

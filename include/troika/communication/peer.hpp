@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
+#include <utility>
 
-#include <troika/communication/compose.hpp>
 #include <troika/communication/device_endpoint.hpp>
+#include <troika/communication/device_engine.hpp>
 #include <troika/communication/transport.hpp>
 
 namespace troika {
@@ -28,61 +28,33 @@ struct PeerCard {
   std::byte* memory;
 };
 
-// One rank's end of up to 8 GPUs of one process that reach each other's memory, or of ranks that share a GPU. Inputs are
-// copied to where the others read them; kernels wait for each other on the GPUs and add in the order of ranks, so that
-// sums have the same bits on all ranks, those of Threads. A kernel that waits longer than its deadline ends: every call
-// after that throws, also synchronize() of the stream.
-class PeerCommunicator {
- public:
+class PeerGroup;  // what a rank has of its group; src/communication/peer/group.hpp
+
+// Up to 8 GPUs of one process that reach each other's memory, or ranks that share a GPU. Inputs are copied to where the
+// others read them; kernels wait for each other on the GPUs and add in the order of ranks, so that sums have the same
+// bits on all ranks, those of Threads. A kernel that waits longer than its deadline ends: every call after that throws,
+// also synchronize() of the stream.
+struct PeerEngine {
   using Options = PeerOptions;
 
   // Throws Fault::unsupported where a GPU does not reach another.
   template <Endpoint Host>
-  PeerCommunicator(Host& host, const Call& call, DeviceSite site, const Options& options)
-      : PeerCommunicator(call, std::move(site), options) {
-    std::vector<PeerCard> cards(static_cast<std::size_t>(host.world_size()));
-    cards[static_cast<std::size_t>(host.rank())] = card();
-    Call share = call;
-    share.signature = {.operation = Operation::split, .dtype = DType::u8, .count = sizeof(PeerCard)};
-    auto* const all = reinterpret_cast<std::byte*>(cards.data());
-    std::vector<std::byte> scratch;
-    Composed<Host>(host, scratch)
-        .all_gather(share, all + static_cast<std::size_t>(host.rank()) * sizeof(PeerCard), all, {});
+  static std::unique_ptr<DeviceEngine> connect(Host& host, const Call& call, DeviceSite site, const Options& options) {
+    auto group = open(call, std::move(site), options);
+    const auto cards = gather_on_host(host, call, card(*group));
     host.agree(call);  // all know all, and refuse for the same reason
-    connect(cards);
+    auto engine = connect(std::move(group), cards);
     host.agree(call);  // nobody writes into memory that is not reached by all
+    return engine;
   }
-  PeerCommunicator(PeerCommunicator&&) noexcept;
-  PeerCommunicator& operator=(PeerCommunicator&&) noexcept;
-  // Waits until the device has done everything.
-  ~PeerCommunicator();
-
-  const DeviceSite& site() const;
-
-  // Throws what has gone wrong on the device since the last call.
-  void check(const Call& call);
-  // As in transport.hpp, on memory of the device. All ranks have agreed on the call.
-  void all_reduce(const Call& call, const std::byte* in, std::byte* out);
-  void all_gather(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts);
-  void reduce_scatter(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts);
-  void broadcast(const Call& call, std::byte* data);
-  // `largest`: of the counts of all ranks.
-  void all_to_all(const Call& call, const std::byte* in, std::span<const std::size_t> send_counts, std::byte* out,
-                  std::span<const std::size_t> recv_counts, std::size_t largest);
-  void send(const Call& call, std::span<const std::byte> data, int peer);
-  void recv(const Call& call, std::span<std::byte> buffer, int peer);
 
  private:
-  class Group;
-
-  PeerCommunicator(const Call& call, DeviceSite site, const Options& options);
-  PeerCard card() const;
-  void connect(std::span<const PeerCard> cards);
-
-  std::shared_ptr<Group> group_;  // the stream has a weak one
+  static std::shared_ptr<PeerGroup> open(const Call& call, DeviceSite site, const Options& options);
+  static PeerCard card(const PeerGroup& group);
+  static std::unique_ptr<DeviceEngine> connect(std::shared_ptr<PeerGroup> group, std::span<const PeerCard> cards);
 };
 
 // GPUs that reach each other's memory, or ranks that share one.
-using Peer = DeviceTransport<PeerCommunicator>;
+using Peer = DeviceTransport<PeerEngine>;
 
 }  // namespace troika

@@ -5,7 +5,7 @@
 #include <exception>
 #include <utility>
 
-namespace troika {
+namespace troika::nccl {
 namespace {
 
 using namespace std::chrono_literals;
@@ -27,15 +27,14 @@ std::string name_of(const Call& call) {
 
 }  // namespace
 
-NcclCommunicator::Watched::Watched(DeviceSite at)
-    : site(std::move(at)), native_(static_cast<cudaStream_t>(site.stream.native())) {
+Watched::Watched(DeviceSite at) : site(std::move(at)), native_(static_cast<cudaStream_t>(site.stream.native())) {
   for (auto& queued : calls_) {
     cuda::check(cudaEventCreateWithFlags(&queued.began, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     cuda::check(cudaEventCreateWithFlags(&queued.ended, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   }
 }
 
-void NcclCommunicator::Watched::open(const Call& call, const Id& id) {
+void Watched::open(const Call& call, const NcclEngine::Id& id) {
   Lock lock(mutex_);
   patience_ = call.deadline;
   watcher_ = std::thread(watch, shared_from_this());
@@ -47,7 +46,7 @@ void NcclCommunicator::Watched::open(const Call& call, const Id& id) {
   settle(lock, call, nccl_.CommInitRankConfig(&comm_, site.world_size, unique, site.rank, &config));
 }
 
-void NcclCommunicator::Watched::close(bool in_order) noexcept {
+void Watched::close(bool in_order) noexcept {
   Lock lock(mutex_);
   if (!watcher_.joinable()) return;
   if (!in_order && !site.board->failed()) {
@@ -67,7 +66,7 @@ void NcclCommunicator::Watched::close(bool in_order) noexcept {
     watcher_.detach();
 }
 
-void NcclCommunicator::Watched::watch(std::shared_ptr<Watched> self) {
+void Watched::watch(std::shared_ptr<Watched> self) {
   (void)cudaSetDevice(self->site.stream.device().gpu());
   Lock lock(self->mutex_);
   auto before = Clock::now();
@@ -81,7 +80,7 @@ void NcclCommunicator::Watched::watch(std::shared_ptr<Watched> self) {
 }
 
 // What the device has done, and what NCCL says of it.
-void NcclCommunicator::Watched::look(Lock&, std::chrono::nanoseconds since_last) {
+void Watched::look(Lock&, std::chrono::nanoseconds since_last) {
   unchanged_ += since_last;
   bool began = false;
   while (done_ != told_) {
@@ -114,7 +113,7 @@ void NcclCommunicator::Watched::look(Lock&, std::chrono::nanoseconds since_last)
 }
 
 // Whose device keeps the others waiting: the one that has not come to its collective. Unknown where all have.
-Failure NcclCommunicator::Watched::late(const Queued& queued, bool began) const {
+Failure Watched::late(const Queued& queued, bool began) const {
   int guilty = -1;
   if (!began) {
     guilty = me();
@@ -130,7 +129,7 @@ Failure NcclCommunicator::Watched::late(const Queued& queued, bool began) const 
               name_of(queued.call) + " for " + in_seconds(queued.call.deadline)};
 }
 
-void NcclCommunicator::Watched::end(Lock& lock) {
+void Watched::end(Lock& lock) {
   const bool in_order = wanted_ == End::in_order && !trouble() && finish(lock);
   if (const auto comm = std::exchange(comm_, nullptr)) {
     lock.unlock();  // it may hang
@@ -146,7 +145,7 @@ void NcclCommunicator::Watched::end(Lock& lock) {
 }
 
 // Waits until everything is done and all ranks have come to their end. False where that does not happen.
-bool NcclCommunicator::Watched::finish(Lock& lock) {
+bool Watched::finish(Lock& lock) {
   const auto wait_until = [&](auto&& done) {
     for (std::chrono::nanoseconds waited{0}; waited < patience_;) {
       if (trouble()) return false;
@@ -167,21 +166,21 @@ bool NcclCommunicator::Watched::finish(Lock& lock) {
   return state == ncclSuccess;
 }
 
-void NcclCommunicator::Watched::check(const Call& call) {
+void Watched::check(const Call& call) {
   if (!trouble()) [[likely]]
     return;
   Lock lock(mutex_);
   give_up(lock, call);
 }
 
-void NcclCommunicator::Watched::check() {
+void Watched::check() {
   Lock lock(mutex_);
   if (!trouble()) return;
   const auto& queued = calls_[done_ % most_ahead];
   give_up(lock, queued.call);
 }
 
-void NcclCommunicator::Watched::make_room(Lock& lock, const Call& call) {
+void Watched::make_room(Lock& lock, const Call& call) {
   patience_ = call.deadline;
   if (trouble()) give_up(lock, call);
   if (told_ - done_ < most_ahead) return;
@@ -192,7 +191,7 @@ void NcclCommunicator::Watched::make_room(Lock& lock, const Call& call) {
   });
 }
 
-void NcclCommunicator::Watched::record(Lock& lock, const Call& call, cudaEvent_t event) {
+void Watched::record(Lock& lock, const Call& call, cudaEvent_t event) {
   const cudaError_t result = cudaEventRecord(event, native_);
   if (result != cudaSuccess) {
     fail(lock, call, {Fault::peer_failed, me(), std::string("cudaEventRecord: ") + cudaGetErrorString(result)});
@@ -200,7 +199,7 @@ void NcclCommunicator::Watched::record(Lock& lock, const Call& call, cudaEvent_t
 }
 
 // A call of a communicator that does not block goes on in NCCL's threads; until it is through, nothing else may be called.
-void NcclCommunicator::Watched::settle(Lock& lock, const Call& call, ncclResult_t result) {
+void Watched::settle(Lock& lock, const Call& call, ncclResult_t result) {
   if (result == ncclInProgress) {
     wait(lock, call, "NCCL was still at it",
          [&] { return comm_ && (nccl_.CommGetAsyncError(comm_, &result) != ncclSuccess || result != ncclInProgress); });
@@ -209,7 +208,7 @@ void NcclCommunicator::Watched::settle(Lock& lock, const Call& call, ncclResult_
 }
 
 template <class Ready>
-void NcclCommunicator::Watched::wait(Lock& lock, const Call& call, const std::string& what, Ready&& ready) {
+void Watched::wait(Lock& lock, const Call& call, const std::string& what, Ready&& ready) {
   std::chrono::nanoseconds waited{0};
   for (int looks = 0; !ready(); ++looks) {
     if (trouble()) give_up(lock, call);
@@ -229,13 +228,13 @@ void NcclCommunicator::Watched::wait(Lock& lock, const Call& call, const std::st
   }
 }
 
-void NcclCommunicator::Watched::fail(Lock& lock, const Call& call, Failure failure) {
+void Watched::fail(Lock& lock, const Call& call, Failure failure) {
   site.board->fail(std::move(failure));
   give_up(lock, call);
 }
 
 // Throws once the device does not touch the caller's memory any more, as far as NCCL ends in time.
-void NcclCommunicator::Watched::give_up(Lock& lock, const Call& call) {
+void Watched::give_up(Lock& lock, const Call& call) {
   changed_.notify_all();
   changed_.wait_for(lock, call.deadline, [&] { return ended_; });
   lock.unlock();
@@ -244,11 +243,11 @@ void NcclCommunicator::Watched::give_up(Lock& lock, const Call& call) {
   throw error_of(failure, call);
 }
 
-std::string NcclCommunicator::Watched::words(ncclResult_t result) const {
+std::string Watched::words(ncclResult_t result) const {
   std::string text = std::string("NCCL: ") + nccl_.GetErrorString(result);
   const char* const more = nccl_.GetLastError(comm_);
   if (more && *more) text += std::string(" (") + more + ")";
   return text;
 }
 
-}  // namespace troika
+}  // namespace troika::nccl

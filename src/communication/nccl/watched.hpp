@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -16,17 +17,19 @@
 #include "../../device/cuda/runtime.hpp"
 #include "library.hpp"
 
-namespace troika {
+namespace troika::nccl {
 
 // A communicator and the thread that watches it. Two threads call NCCL for it, one at a time: the rank's, and the
 // watcher, which alone ends it.
-class NcclCommunicator::Watched : public StreamGuard, public std::enable_shared_from_this<Watched> {
+class Watched : public StreamGuard, public std::enable_shared_from_this<Watched> {
  public:
+  static constexpr std::size_t most_ahead = NcclEngine::most_ahead;
+
   explicit Watched(DeviceSite at);
 
   DeviceSite site;
 
-  void open(const Call& call, const Id& id);
+  void open(const Call& call, const NcclEngine::Id& id);
   // The rank is done with it, `in_order` or because of an exception.
   void close(bool in_order) noexcept;
 
@@ -80,7 +83,7 @@ class NcclCommunicator::Watched : public StreamGuard, public std::enable_shared_
   std::string words(ncclResult_t result) const;
   int me() const { return site.world_rank(); }
 
-  const nccl::Library& nccl_ = nccl::library();
+  const Library& nccl_ = library();
   cudaStream_t native_;
   std::chrono::nanoseconds patience_{};  // the latest deadline
   std::mutex mutex_;                     // held by who is inside NCCL; guards what follows
@@ -95,4 +98,4 @@ class NcclCommunicator::Watched : public StreamGuard, public std::enable_shared_
   std::thread watcher_;
 };
 
-}  // namespace troika
+}  // namespace troika::nccl

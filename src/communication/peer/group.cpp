@@ -17,7 +17,7 @@
 
 namespace troika {
 
-PeerCommunicator::Group::Group(const Call& call, DeviceSite at, const Options& options)
+PeerGroup::PeerGroup(const Call& call, DeviceSite at, const PeerOptions& options)
     : site(std::move(at)),
       capacity_(std::max<std::size_t>(options.staged_bytes, 16384) / 256 * 256),
       one_shot_bytes_(options.one_shot_bytes),
@@ -37,18 +37,18 @@ PeerCommunicator::Group::Group(const Call& call, DeviceSite at, const Options& o
   site.stream.synchronize();
 }
 
-PeerCommunicator::Group::~Group() {
+PeerGroup::~PeerGroup() {
   // Kernels end by themselves, after their deadline at the latest; then nobody reads what is given back.
   (void)cudaStreamSynchronize(cuda::stream_of(site.stream));
 }
 
-PeerCard PeerCommunicator::Group::card() const {
+PeerCard PeerGroup::card() const {
   const CudaDevice& device = site.stream.device();
   return {getpid(), device.gpu(), device.queue().multiprocessors() / std::max(1, device.options().virtual_ranks),
           const_cast<std::byte*>(memory_.data())};
 }
 
-void PeerCommunicator::Group::connect(std::span<const PeerCard> cards) {
+void PeerGroup::connect(std::span<const PeerCard> cards) {
   enable(cards);
   std::vector<int> everyone, first_set(cards.size(), 0);
   for (int r = 0; r < site.world_size; ++r) everyone.push_back(r);
@@ -61,8 +61,8 @@ void PeerCommunicator::Group::connect(std::span<const PeerCard> cards) {
   }
 }
 
-cuda::PeerPlace PeerCommunicator::Group::place(std::span<const PeerCard> cards, std::span<const int> members,
-                                               std::span<const int> sets, int report) const {
+cuda::PeerPlace PeerGroup::place(std::span<const PeerCard> cards, std::span<const int> members,
+                                 std::span<const int> sets, int report) const {
   cuda::PeerPlace place;
   place.world = static_cast<int>(members.size());
   // Blocks wait for each other, so all of them have to be on the GPUs at once, also beside other kernels.
@@ -80,12 +80,12 @@ cuda::PeerPlace PeerCommunicator::Group::place(std::span<const PeerCard> cards, 
   return place;
 }
 
-cuda::PeerPlace PeerCommunicator::Group::with_patience(const Call& call, cuda::PeerPlace place) const {
+cuda::PeerPlace PeerGroup::with_patience(const Call& call, cuda::PeerPlace place) const {
   place.patience = static_cast<std::uint64_t>(call.deadline.count());
   return place;
 }
 
-void PeerCommunicator::Group::enable(std::span<const PeerCard> cards) const {
+void PeerGroup::enable(std::span<const PeerCard> cards) const {
   const auto refuse = [](const std::string& what) { throw Error(Fault::unsupported, what, {-1, "connect", 0}); };
   for (const PeerCard& a : cards) {
     if (a.process != cards[0].process) refuse("Peer connects ranks of one process");
@@ -110,7 +110,7 @@ void PeerCommunicator::Group::enable(std::span<const PeerCard> cards) const {
 
 // A kernel is loaded when it is launched first, which may wait for what runs; what runs may wait for it. So each is
 // launched once while nobody waits: this rank meets itself.
-void PeerCommunicator::Group::load_kernels() const {
+void PeerGroup::load_kernels() const {
   cuda::PeerPlace alone;
   alone.patience = std::numeric_limits<std::uint64_t>::max();
   alone.stream = cuda::stream_of(site.stream);
@@ -129,12 +129,12 @@ void PeerCommunicator::Group::load_kernels() const {
   }
 }
 
-void PeerCommunicator::Group::copy(const std::byte* from, std::byte* to, std::size_t bytes) {
+void PeerGroup::copy(const std::byte* from, std::byte* to, std::size_t bytes) {
   if (bytes > 0 && from != to) cuda::copy_bytes(site.stream, from, to, bytes);
 }
 
 // Looks at what kernels have reported. True if the group cannot go on.
-bool PeerCommunicator::Group::find_late() {
+bool PeerGroup::find_late() {
   auto* const reports = reinterpret_cast<std::uint32_t*>(reports_.data());
   for (int set = 0; set <= site.world_size; ++set) {
     const auto late = std::atomic_ref(reports[set]).load(std::memory_order_acquire);
@@ -151,12 +151,12 @@ bool PeerCommunicator::Group::find_late() {
   return site.board->trouble(*site.world).has_value();
 }
 
-void PeerCommunicator::Group::check(const Call& call) {
+void PeerGroup::check(const Call& call) {
   last_ = call;
   check();
 }
 
-void PeerCommunicator::Group::check() {
+void PeerGroup::check() {
   if (!find_late()) [[likely]]
     return;
   const Failure& failure = site.board->failure();

@@ -16,10 +16,10 @@ namespace troika {
 //
 // Its memory is one block: the signals of the group, those of each pair of ranks, then what others read: `in`, and
 // `staging`, which kernels write to.
-class PeerCommunicator::Group : public StreamGuard {
+class PeerGroup : public StreamGuard {
  public:
-  Group(const Call& call, DeviceSite at, const Options& options);
-  ~Group();
+  PeerGroup(const Call& call, DeviceSite at, const PeerOptions& options);
+  ~PeerGroup() override;
 
   DeviceSite site;
 

@@ -22,6 +22,9 @@ struct PeerPlace {
   std::uint32_t* report = nullptr;  // memory of the host: 1 + the rank that did not come
   std::array<std::byte*, most_ranks> in{}, staging{}, signals{};
   cudaStream_t stream = nullptr;
+
+  std::byte* own() const { return in[static_cast<std::size_t>(rank)]; }
+  std::byte* own_staging() const { return staging[static_cast<std::size_t>(rank)]; }
 };
 
 std::size_t peer_signal_bytes();  // zero at first, in the memory of each rank
