@@ -29,9 +29,9 @@ def troika(program, model, prompts, batches, tokens, world):
     return rates, limits
 
 
-def llama_bench(program, model, prompts, tokens, threads):
+def llama_bench(program, model, prompts, tokens, threads, more=()):
     output = subprocess.run([program, "-m", model, "-p", ",".join(map(str, prompts)), "-n", str(tokens), "-t", str(threads),
-                             "-r", "1", "-o", "json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+                             "-r", "1", "-o", "json", *more], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     return {f"prompt of {row['n_prompt']}" if row["n_prompt"] else "decoding": row["avg_ts"] for row in json.loads(output)}
 
 
