@@ -43,6 +43,9 @@ if(TROIKA_HAS_SERVING AND models_type STREQUAL "STATIC_LIBRARY")
     endif()]=])
   set(pc_serving_libraries ", prometheus-cpp-core, libcrypto")
 endif()
+if(TROIKA_HAS_CUDA)  # which the engine is also compiled for
+  string(PREPEND pc_serving_libraries ", troika-cuda = ${PROJECT_VERSION}")
+endif()
 
 configure_package_config_file(cmake/troikaConfig.cmake.in ${config_out}/troikaConfig.cmake
   INSTALL_DESTINATION ${config_dir} NO_CHECK_REQUIRED_COMPONENTS_MACRO NO_SET_AND_CHECK_MACRO)
@@ -133,6 +136,9 @@ set(CPACK_DEBIAN_MODELS_PACKAGE_DEPENDS
 set(CPACK_COMPONENT_MODELS_DESCRIPTION "Tensor-parallel transformers for C++ programs: models, their files and tokenizers")
 set(CPACK_DEBIAN_SERVING_PACKAGE_NAME libtroika-serving-dev)
 set(CPACK_DEBIAN_SERVING_PACKAGE_DEPENDS "libtroika-models-dev (= ${PROJECT_VERSION}), prometheus-cpp-dev, libssl-dev")
+if(TROIKA_HAS_CUDA)
+  string(APPEND CPACK_DEBIAN_SERVING_PACKAGE_DEPENDS ", libtroika-cuda-dev (= ${PROJECT_VERSION})")
+endif()
 set(CPACK_COMPONENT_SERVING_DESCRIPTION "Tensor-parallel transformers for C++ programs: an engine and its HTTP server")
 set(CPACK_DEBIAN_TOPOLOGY_PACKAGE_NAME libtroika-topology-dev)
 set(CPACK_DEBIAN_TOPOLOGY_PACKAGE_DEPENDS

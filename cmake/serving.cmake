@@ -34,7 +34,12 @@ if(NOT LIBCRYPTO_FOUND)
   list(APPEND missing libssl-dev)
 endif()
 
-troika_component(serving "${missing}" SOURCES ${troika_serving_sources} HEADERS ${troika_serving_headers})
+set(headers ${troika_serving_headers})
+if(NOT TROIKA_HAS_CUDA)
+  list(FILTER troika_serving_sources EXCLUDE REGEX "/cuda_engine.cpp$")
+  list(FILTER headers EXCLUDE REGEX "/cuda_engine.hpp$")
+endif()
+troika_component(serving "${missing}" SOURCES ${troika_serving_sources} HEADERS ${headers})
 if(NOT TROIKA_HAS_SERVING)
   return()
 endif()
@@ -52,10 +57,13 @@ target_include_directories(troika_serving SYSTEM PRIVATE ${TROIKA_BOOST_INCLUDE}
 target_link_libraries(troika_serving
   PUBLIC troika::models
   PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json> PkgConfig::PROMETHEUS PkgConfig::LIBCRYPTO)
+if(TROIKA_HAS_CUDA)
+  target_link_libraries(troika_serving PUBLIC troika::cuda)
+endif()
 if(TROIKA_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # Asio has fences, which ThreadSanitizer does not follow; its strands use locks, which it does.
   set_source_files_properties(src/serving/http_server.cpp PROPERTIES COMPILE_OPTIONS -Wno-tsan)
 endif()
-foreach(name IN ITEMS host_engine self_check device_groups monitor dashboard metrics device_metrics readiness alerts)
+foreach(name IN ITEMS host_engine cuda_engine self_check device_groups monitor dashboard metrics device_metrics readiness alerts)
   troika_not_fuzzed(src/serving/${name}.cpp)
 endforeach()

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@
 
 #include "run/answers.hpp"
 #include "run/block_timing.hpp"
+#include "run/gpus.hpp"
 #include "run/plan_view.hpp"
 
 namespace models = troika::models;
@@ -27,7 +29,9 @@ namespace {
 
 struct Arguments {
   std::string model = TROIKA_MODEL_DIR, prompt, trace, picture = "troika-split.svg", speculate, draft;
+  std::optional<int> gpus;  // asked for
   int devices = 0;
+  bool on_gpus = false;
   std::vector<double> weights;
   models::GenerateOptions generate;
   models::DecoderOptions decoder;
@@ -38,19 +42,31 @@ struct Arguments {
   troika::StaticAllocation allocation() const {
     return weights.empty() ? troika::StaticAllocation{} : troika::StaticAllocation{weights};
   }
-  std::vector<troika::HostDevice> ranks() const { return ranks(devices); }
-  std::vector<troika::HostDevice> ranks(int count) const {
-    return troika::host_devices(core_groups(count), {.invariant = invariant});
-  }
   troika::Shares shares() const {
     return {weights.empty() ? std::vector<double>(static_cast<std::size_t>(devices), 1.0) : weights, invariant};
   }
 };
 
+// f(make), where make(n) gives n devices of the kind that was asked for.
+template <class F>
+auto with_devices(const Arguments& arguments, F&& f) {
+#if defined(TROIKA_HAS_CUDA)
+  if (arguments.on_gpus) {
+    return f([](int count) {
+      std::vector<int> gpus(static_cast<std::size_t>(count));
+      std::iota(gpus.begin(), gpus.end(), 0);
+      return troika::cuda_devices({}, gpus);
+    });
+  }
+#endif
+  return f([&](int count) { return troika::host_devices(core_groups(count), {.invariant = arguments.invariant}); });
+}
+
 void heading(const std::string& text) { std::printf("\n%s\n", text.c_str()); }
 
 // Streams a few answers, then scores all unseen cases. True when more than 95 % are right.
-bool score(const OpenModel& model, const Arguments& arguments) {
+template <class Make>
+bool score(const OpenModel& model, const Arguments& arguments, const Make& make) {
   const auto cases = read_cases(arguments.model + "/unseen.tsv");
   heading("Some answers, as " + std::to_string(arguments.devices) + " devices draw them");
   std::vector<Case> samples;
@@ -64,7 +80,7 @@ bool score(const OpenModel& model, const Arguments& arguments) {
     return prompts;
   };
   std::size_t current = samples.size();
-  (void)answer(model, prompts_of(samples), arguments.ranks(), arguments.allocation(), arguments.decoder,
+  (void)answer(model, prompts_of(samples), make(arguments.devices), arguments.allocation(), arguments.decoder,
                arguments.generate, [&](std::size_t i, const std::string& text) {
                  if (i != current)
                    std::printf("%s  %s", current < samples.size() ? "\n" : "", samples[i].prompt.c_str());
@@ -74,8 +90,8 @@ bool score(const OpenModel& model, const Arguments& arguments) {
                });
   std::printf("\n");
 
-  const auto result = answer(model, prompts_of(cases), arguments.ranks(), arguments.allocation(), arguments.decoder,
-                             arguments.generate);
+  const auto result = answer(model, prompts_of(cases), make(arguments.devices), arguments.allocation(),
+                             arguments.decoder, arguments.generate);
   std::map<std::string, std::pair<int, int>> tasks;  // right, all
   int right = 0;
   for (std::size_t i = 0; i < cases.size(); ++i) {
@@ -94,7 +110,8 @@ bool score(const OpenModel& model, const Arguments& arguments) {
 }
 
 // True when 1 to 5 devices, or all numbers of invariant ones, draw the same tokens.
-bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
+template <class Make>
+bool compare_worlds(const OpenModel& model, const Arguments& arguments, const Make& make) {
   heading("The same tokens, whatever the number of devices");
   std::vector<std::string> prompts;
   const auto cases = read_cases(arguments.model + "/unseen.tsv");
@@ -103,8 +120,9 @@ bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
   Answers first;
   bool same = true;
   for (const int devices : arguments.invariant ? std::vector{1, 2, 4, 8} : std::vector{1, 2, 3, 4, 5}) {
-    const auto result = answer(model, prompts, arguments.ranks(devices), troika::StaticAllocation{}, arguments.decoder,
-                               arguments.generate);
+    if (arguments.on_gpus && devices > arguments.devices) break;
+    const auto result =
+        answer(model, prompts, make(devices), troika::StaticAllocation{}, arguments.decoder, arguments.generate);
     if (devices == 1) first = result;
     const bool equal = result.ranks_agree && result.tokens == first.tokens;
     same &= equal;
@@ -113,12 +131,12 @@ bool compare_worlds(const OpenModel& model, const Arguments& arguments) {
   return same;
 }
 
-void show_large_block(const Arguments& arguments) {
+template <class Make>
+void show_large_block(const Arguments& arguments, const Make& make) {
   models::ModelConfig config;
   config.hidden_size = 4096, config.intermediate_size = 14336, config.layers = 1, config.vocab_size = 128256;
   config.heads = 32, config.kv_heads = 8, config.head_dim = 128;
-  const auto cores = core_groups(1)[0];
-  const int devices = std::max(2, arguments.devices);
+  const int devices = arguments.on_gpus ? arguments.devices : std::max(2, arguments.devices);
   heading("One block with the shapes of Llama-3-8B, bf16");
   const std::vector<std::int64_t> tokens =
       arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
@@ -127,15 +145,20 @@ void show_large_block(const Arguments& arguments) {
     std::vector<BlockTime> times;
   };
   std::vector<Row> rows;
-  rows.push_back(
-      {"1, on 1 core", time_block(config, troika::host_devices(std::vector<std::vector<int>>{{cores[0]}}), tokens)});
-  if (cores.size() > 1) {
-    rows.push_back({"1, on " + std::to_string(cores.size()) + " cores",
-                    time_block(config, troika::host_devices({cores}), tokens)});
-  }
   troika::HostReport report;
-  rows.push_back({std::to_string(devices) + ", on " + std::to_string(cores.size()) + " cores",
-                  time_block(config, troika::host_devices(core_groups(devices)), tokens, &report)});
+  std::string where = "GPUs";
+  if (arguments.on_gpus) {
+    rows.push_back({"1 GPU", time_block(config, make(1), tokens)});
+  } else {
+    const auto cores = core_groups(1)[0];
+    where = "on " + std::to_string(cores.size()) + " cores";
+    rows.push_back(
+        {"1, on 1 core", time_block(config, troika::host_devices(std::vector<std::vector<int>>{{cores[0]}}), tokens)});
+    if (cores.size() > 1) rows.push_back({"1, " + where, time_block(config, make(1), tokens)});
+    where = ", " + where;
+  }
+  if (devices > 1)
+    rows.push_back({std::to_string(devices) + where, time_block(config, make(devices), tokens, &report)});
   std::printf("  %7s  %-14s  %12s  %9s  %13s\n", "tokens", "devices", "ms per block", "speed-up", "in all_reduce");
   for (std::size_t t = 0; t < tokens.size(); ++t) {
     for (const auto& row : rows) {
@@ -158,7 +181,8 @@ void show_large_block(const Arguments& arguments) {
   std::printf("  As a picture: %s\n", arguments.picture.c_str());
 }
 
-void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
+template <class Make>
+void run_own_decoder(const OpenModel& model, const Arguments& arguments, const Make& make, troika::Trace* trace) {
   const std::string prompt = arguments.prompt.empty() ? "Once upon a time" : arguments.prompt;
   heading("The answer, on " + std::to_string(arguments.devices) + " devices");
   std::printf("%s", prompt.c_str());
@@ -169,7 +193,7 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
   }
   const Speculation speculation{arguments.speculate == "lookup", draft ? &*draft : nullptr};
   const auto result = answer(
-      model, {prompt}, arguments.ranks(), arguments.allocation(), arguments.decoder, arguments.generate,
+      model, {prompt}, make(arguments.devices), arguments.allocation(), arguments.decoder, arguments.generate,
       [](std::size_t, const std::string& text) { std::printf("%s", text.c_str()), std::fflush(stdout); }, trace,
       speculation);
   std::printf("\n\n%zu tokens in %.1f ms, prompt included\n", result.count(), 1e3 * result.seconds);
@@ -183,20 +207,21 @@ void run_own_decoder(const OpenModel& model, const Arguments& arguments, troika:
   }
 }
 
-void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Trace* trace) {
+template <class Make>
+void run_encoder(const OpenModel& model, const Arguments& arguments, const Make& make, troika::Trace* trace) {
   const std::string text = arguments.prompt.empty() ? "A troika is drawn by three horses." : arguments.prompt;
-  const auto devices = arguments.ranks();
+  const auto devices = make(arguments.devices);
   troika::HostReport report;
   troika::TaskScheduler scheduler{devices, arguments.allocation(), {.trace = trace}};
   ProgressBar bar("loading", model.weights.total_bytes());
   const auto vectors = scheduler.run_on_every_device([&](auto& rank) {
-    troika::Communication communication{rank, troika::Threads{}};
+    troika::Communication communication{rank, transport_of<typename decltype(devices)::value_type>};
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
     const models::Encoder encoder(pipeline, model.config, model.weights,
                                   [&](std::uint64_t bytes) { bar.advance(bytes); });
     auto vector = encoder.embed(pipeline, model.tokenizer.encode(text));
-    if (rank.rank() == 0) report = troika::HostReport::of(devices);
+    if (rank.rank() == 0) report = report_of(devices);
     communication.barrier();  // until then nobody gives memory back
     return vector;
   });
@@ -207,30 +232,24 @@ void run_encoder(const OpenModel& model, const Arguments& arguments, troika::Tra
   print_report(report, arguments.verbose);
 }
 
-int run(const Arguments& arguments) {
-  const OpenModel model(arguments.model);
-  std::printf("troika %d.%d.%d: a %s model of %.1f MB, split over %d devices\n", troika::version.major,
-              troika::version.minor, troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
-              static_cast<double>(model.weights.total_bytes()) / 1e6, arguments.devices);
-  print_plan(models::ModelSplit::make(model.config, arguments.shares()).rows(model.config), arguments.devices);
-  if (arguments.plan || arguments.verbose) print_machine(core_groups(arguments.devices));
-  if (arguments.plan) return 0;
-
+// 0 where the answers are what they should be.
+template <class Make>
+int run_on(const OpenModel& model, const Arguments& arguments, const Make& make) {
   troika::Trace trace;
   troika::Trace* const traced = arguments.trace.empty() ? nullptr : &trace;
   bool right = true;
   if (!model.config.is_decoder()) {
-    run_encoder(model, arguments, traced);
+    run_encoder(model, arguments, make, traced);
   } else if (arguments.own_model() || !arguments.prompt.empty() || !arguments.speculate.empty() ||
              !arguments.draft.empty()) {
-    run_own_decoder(model, arguments, traced);
+    run_own_decoder(model, arguments, make, traced);
   } else {
-    right = score(model, arguments);
-    right &= compare_worlds(model, arguments);
+    right = score(model, arguments, make);
+    right &= compare_worlds(model, arguments, make);
     if (traced)
-      (void)answer(model, {"12 + 345 ="}, arguments.ranks(), arguments.allocation(), arguments.decoder,
+      (void)answer(model, {"12 + 345 ="}, make(arguments.devices), arguments.allocation(), arguments.decoder,
                    arguments.generate, {}, traced);
-    show_large_block(arguments);
+    show_large_block(arguments, make);
     std::printf(
         "\nNext: --prompt \"999 + 1 =\", --devices 5, --weights 1,3, --plan, --trace trace.json, --model FOLDER or "
         "FILE.gguf of your own;\n"
@@ -250,6 +269,17 @@ int run(const Arguments& arguments) {
   return right ? 0 : 1;
 }
 
+int run(const Arguments& arguments) {
+  const OpenModel model(arguments.model);
+  std::printf("troika %d.%d.%d: a %s model of %.1f MB, split over %d devices\n", troika::version.major,
+              troika::version.minor, troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
+              static_cast<double>(model.weights.total_bytes()) / 1e6, arguments.devices);
+  print_plan(models::ModelSplit::make(model.config, arguments.shares()).rows(model.config), arguments.devices);
+  if ((arguments.plan || arguments.verbose) && !arguments.on_gpus) print_machine(core_groups(arguments.devices));
+  if (arguments.plan) return 0;
+  return with_devices(arguments, [&](const auto& make) { return run_on(model, arguments, make); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -260,9 +290,13 @@ int main(int argc, char** argv) {
                  "Hugging Face folder or GGUF file of Llama, Mistral, Qwen, Gemma, Phi-3, GPT-2, BERT or Nomic-BERT")
       ->capture_default_str();
   app.add_option("--prompt", arguments.prompt, "text to continue, or to embed");
-  app.add_option("--devices", arguments.devices,
-                 "ranks, each with its share of the cores (default: one a core, at least 2)")
-      ->check(CLI::Range(1, 256));
+  auto* const cores = app.add_option("--devices", arguments.devices,
+                                     "ranks, each with its share of the cores (default: one a core, at least 2)")
+                          ->check(CLI::Range(1, 256));
+  app.add_option("--gpus", arguments.gpus,
+                 "GPUs instead of cores, of those that CUDA_VISIBLE_DEVICES lets it see; 0: none (default: all)")
+      ->check(CLI::Range(0, 256))
+      ->excludes(cores);
   app.add_option("--weights", arguments.weights, "share of each device, such as 1,3")->delimiter(',');
   app.add_option("--max-tokens", arguments.generate.max_tokens, "tokens to draw at most")
       ->check(CLI::PositiveNumber)
@@ -308,6 +342,11 @@ int main(int argc, char** argv) {
   app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
   CLI11_PARSE(app, argc, argv);
   try {
+    troika::expects(!arguments.invariant || arguments.gpus.value_or(0) == 0, "--invariant is for cores, not for GPUs");
+    if (const int gpus = gpus_to_use(arguments.gpus, arguments.devices > 0 || arguments.invariant); gpus > 0) {
+      arguments.on_gpus = true;
+      arguments.devices = gpus;
+    }
     if (!arguments.weights.empty()) {
       const auto count = static_cast<int>(arguments.weights.size());
       troika::expects(arguments.devices == 0 || arguments.devices == count, [&] {

@@ -13,7 +13,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <troika/serving/access.hpp>
@@ -22,6 +24,11 @@
 #include <troika/serving/monitor.hpp>
 #include <troika/serving/self_check.hpp>
 
+#if defined(TROIKA_HAS_CUDA)
+#include <troika/serving/cuda_engine.hpp>
+#endif
+
+#include "run/gpus.hpp"
 #include "run/machine.hpp"
 
 namespace serving = troika::serving;
@@ -36,6 +43,7 @@ struct Arguments {
   serving::ModelHost::Options host;
   serving::MonitorOptions monitor;
   std::vector<std::string> places;
+  std::optional<int> gpus;
   int devices = 0, group_count = 1;
   double keep_alive = 300, drain = 30, memory = 0, deadline = 30, max_wait = 300;
   bool list = false, self_check = false, quiet = false;
@@ -79,9 +87,18 @@ void allow_many_files() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+serving::ServerDevices devices_of(const Arguments& arguments) {
+  [[maybe_unused]] const int gpus = gpus_to_use(arguments.gpus, arguments.devices > 0);
+#if defined(TROIKA_HAS_CUDA)
+  if (gpus > 0) return serving::server_gpus(gpus);
+#endif
+  const int least = std::max(arguments.group_count, std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16));
+  return serving::server_cores(core_groups(arguments.devices > 0 ? arguments.devices : least));
+}
+
 // 0 where nothing is far too slow.
-int check_devices(int count) {
-  const auto check = serving::self_check(troika::host_devices(core_groups(count)));
+int check_devices(const serving::ServerDevices& devices) {
+  const auto check = devices.self_check();
   std::fputs(serving::table_of(check).c_str(), stdout);
   const auto complaints = serving::complaints_about(check);
   for (const auto& complaint : complaints) std::printf("SLOW: %s\n", complaint.c_str());
@@ -100,7 +117,7 @@ void leave_after(double seconds) {
 }
 
 int run(Arguments& arguments) {
-  if (arguments.self_check) return check_devices(arguments.devices);
+  if (arguments.self_check) return check_devices(devices_of(arguments));
   const auto level = arguments.quiet ? troika::LogLevel::warning : troika::LogLevel::info;
   const troika::Log log(
       [](troika::LogLevel, std::string_view text) {
@@ -138,7 +155,9 @@ int run(Arguments& arguments) {
   arguments.groups.engine.deadline = std::chrono::milliseconds(static_cast<std::int64_t>(arguments.deadline * 1e3));
   arguments.groups.memory =
       static_cast<std::uint64_t>(arguments.memory * 1e9) / static_cast<std::uint64_t>(arguments.group_count);
-  serving::DeviceGroups groups(core_groups(arguments.devices), arguments.group_count, arguments.groups);
+  auto devices = devices_of(arguments);
+  const int count = devices.count;
+  serving::DeviceGroups groups(std::move(devices), arguments.group_count, arguments.groups);
   arguments.monitor.log = log;
   serving::Monitor monitor(arguments.monitor);
   serving::ModelHost host(
@@ -157,7 +176,7 @@ int run(Arguments& arguments) {
   const std::string place =
       (server.address().find(':') == std::string::npos ? server.address() : "[" + server.address() + "]") + ":" +
       std::to_string(server.port());
-  std::printf("listening on http://%s, %d devices in %d groups; Ctrl-C ends it\n", place.c_str(), arguments.devices,
+  std::printf("listening on http://%s, %d devices in %d groups; Ctrl-C ends it\n", place.c_str(), count,
               arguments.group_count);
   std::printf("see http://%s/dashboard\n", place.c_str());
   if (!models.empty()) {
@@ -188,9 +207,13 @@ int main(int argc, char** argv) {
                                     "address to listen on; other than this machine's own only with a token")
                          ->capture_default_str();
   auto* const port = app.add_option("--port", arguments.http.port, "0: any that is free")->capture_default_str();
-  app.add_option("--devices", arguments.devices,
-                 "devices, each with its share of the cores (default: one a core, at least 2)")
-      ->check(CLI::Range(1, 256));
+  auto* const cores = app.add_option("--devices", arguments.devices,
+                                     "devices, each with its share of the cores (default: one a core, at least 2)")
+                          ->check(CLI::Range(1, 256));
+  app.add_option("--gpus", arguments.gpus,
+                 "GPUs instead of cores, of those that CUDA_VISIBLE_DEVICES lets it see; 0: none (default: all)")
+      ->check(CLI::Range(0, 256))
+      ->excludes(cores);
   app.add_option("--groups", arguments.group_count,
                  "groups that the devices form; a model is split over the devices of its group, or of all")
       ->check(CLI::Range(1, 256))
@@ -200,7 +223,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--place", arguments.places,
                  "MODEL=GROUP[,GROUP...]: where a model is; GROUP+GROUP are joined, as one (default: found by size)");
-  app.add_option("--memory", arguments.memory, "GB for all models (default: what the system has available)")
+  app.add_option("--memory", arguments.memory,
+                 "GB for all models (default: what the system, or its GPUs, have available)")
       ->check(CLI::PositiveNumber);
   app.add_option("--deadline", arguments.deadline,
                  "seconds that devices wait for one of them in a step; then it is left out")
@@ -257,9 +281,6 @@ int main(int argc, char** argv) {
     read_ollama_host(arguments.http);
     if (host->count() > 0) arguments.http.address = given.address;
     if (port->count() > 0) arguments.http.port = given.port;
-    if (arguments.devices == 0)
-      arguments.devices =
-          std::max(arguments.group_count, std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16));
     return run(arguments);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troika-serve: %s\n", error.what());

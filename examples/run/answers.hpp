@@ -16,6 +16,7 @@
 #include <troika/models/text/tokenizer.hpp>
 #include <troika/troika.hpp>
 
+#include "gpus.hpp"
 #include "machine.hpp"
 #include "progress_bar.hpp"
 
@@ -73,11 +74,11 @@ struct Speculation {
 using Shown = std::function<void(std::size_t prompt, const std::string& text)>;
 
 // Loads the model on the devices and answers each prompt by itself. `shown` gets the text as rank 0 draws it.
-template <class Allocation>
-Answers answer(const OpenModel& model, const std::vector<std::string>& prompts,
-               const std::vector<troika::HostDevice>& devices, Allocation allocation,
-               const troika::models::DecoderOptions& decoder_options, const troika::models::GenerateOptions& options,
-               const Shown& shown = {}, troika::Trace* trace = nullptr, const Speculation& speculation = {}) {
+template <class D, class Allocation>
+Answers answer(const OpenModel& model, const std::vector<std::string>& prompts, const std::vector<D>& devices,
+               Allocation allocation, const troika::models::DecoderOptions& decoder_options,
+               const troika::models::GenerateOptions& options, const Shown& shown = {}, troika::Trace* trace = nullptr,
+               const Speculation& speculation = {}) {
   std::vector<std::vector<std::int32_t>> ids;
   for (const auto& prompt : prompts) ids.push_back(model.tokenizer.encode(prompt));
 
@@ -86,7 +87,7 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts,
   ProgressBar bar("loading",
                   model.weights.total_bytes() + (speculation.draft ? speculation.draft->weights.total_bytes() : 0));
   const auto ranks = scheduler.run_on_every_device([&](auto& rank) {
-    troika::Communication communication{rank, troika::Threads{}};
+    troika::Communication communication{rank, transport_of<D>};
     troika::DataSync sync{communication};
     troika::Pipeline pipeline{scheduler, sync, communication};
     const troika::models::Decoder decoder(pipeline, model.config, model.weights, decoder_options,
@@ -119,7 +120,7 @@ Answers answer(const OpenModel& model, const std::vector<std::string>& prompts,
     } else {
       answer_all(troika::models::NoProposals());
     }
-    if (rank.rank() == 0) result.report = troika::HostReport::of(devices);
+    if (rank.rank() == 0) result.report = report_of(devices);
     communication.barrier();  // until then nobody gives memory back
     return result;
   });

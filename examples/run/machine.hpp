@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <concepts>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -36,6 +37,15 @@ inline void print_machine(const std::vector<std::vector<int>>& groups) {
 #endif
   const auto setting = troika::HostReport::of({}).huge_page_setting;
   std::printf("%shuge pages of the system: %s\n", text.c_str(), setting.empty() ? "none found" : setting.c_str());
+}
+
+// What the system gave to these devices. Of GPUs there is nothing to tell.
+template <class D>
+troika::HostReport report_of(const std::vector<D>& devices) {
+  if constexpr (std::same_as<D, troika::HostDevice>)
+    return troika::HostReport::of(devices);
+  else
+    return troika::HostReport::of({});
 }
 
 // What the system refused, a line each on stderr; nothing when all is as wished, but for the numbers that were asked

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include <troika/core/partition.hpp>
-#include <troika/device/host/system_memory.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/serving/replicas.hpp>
 
@@ -123,20 +122,20 @@ class DeviceGroups::Placed final : public Engine {
   std::unique_ptr<Replicas<NamedAllocation>> replicas_;
 };
 
-DeviceGroups::DeviceGroups(std::vector<std::vector<int>> device_cores, int groups, Options options)
+DeviceGroups::DeviceGroups(ServerDevices devices, int groups, Options options)
     : options_([&] {
-        expects(groups >= 1 && static_cast<std::size_t>(groups) <= device_cores.size(), [&] {
-          return std::to_string(device_cores.size()) + " devices make 1 to " + std::to_string(device_cores.size()) +
-                 " groups, not " + std::to_string(groups);
+        expects(groups >= 1 && groups <= devices.count, [&] {
+          const auto count = std::to_string(devices.count);
+          return count + " devices make 1 to " + count + " groups, not " + std::to_string(groups);
         });
-        if (options.memory == 0) options.memory = memory_available(HostDevice()) / static_cast<std::uint64_t>(groups);
+        if (options.memory == 0) options.memory = devices.memory / static_cast<std::uint64_t>(groups);
         return std::move(options);
       }()),
-      device_cores_(std::move(device_cores)),
+      devices_(std::move(devices)),
       allocation_(options_.allocation) {
-  const auto devices = Partition::even(static_cast<std::int64_t>(device_cores_.size()), groups);
+  const auto parts = Partition::even(devices_.count, groups);
   for (int i = 0; i < groups; ++i)
-    groups_.push_back({static_cast<std::size_t>(devices[i].begin), static_cast<std::size_t>(devices[i].end)});
+    groups_.push_back({static_cast<int>(parts[i].begin), static_cast<int>(parts[i].end)});
 }
 
 std::uint64_t DeviceGroups::bytes_needed(const StoredModel& model, const EngineOptions& options) {
@@ -166,7 +165,7 @@ std::unique_ptr<Engine> DeviceGroups::load(const StoredModel& model) {
                                                 ": " + why.reason);
   std::vector<std::unique_ptr<Engine>> engines;
   for (const auto& team : placed->teams)
-    engines.push_back(options_.make_engine(devices_of(team), model.path, options_.engine));
+    engines.push_back(devices_.make_engine(devices_of(team), model.path, options_.engine));
   std::lock_guard lock(mutex_);
   placed->begin(std::move(engines), std::move(why));
   for (const auto& team : placed->teams) {
@@ -270,15 +269,11 @@ std::vector<DeviceLoad> DeviceGroups::measured() const {
   return loads;
 }
 
-std::vector<HostDevice> DeviceGroups::devices_of(const std::vector<int>& team) const {
-  std::vector<HostDevice> devices;
+std::vector<int> DeviceGroups::devices_of(const std::vector<int>& team) const {
+  std::vector<int> devices;
   for (const int number : team) {
     const auto& group = groups_[static_cast<std::size_t>(number)];
-    for (auto i = group.first; i < group.last; ++i) {
-      auto host = options_.host;
-      host.cores = device_cores_[i];
-      devices.emplace_back(static_cast<int>(i), std::move(host));
-    }
+    for (int i = group.first; i < group.last; ++i) devices.push_back(i);
   }
   return devices;
 }

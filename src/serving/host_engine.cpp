@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
 #include <memory>
 #include <utility>
 
+#include <troika/communication/threads.hpp>
 #include <troika/device/host/host.hpp>
-#include <troika/serving/encoder_engine.hpp>
+#include <troika/device/host/system_memory.hpp>
 #include <troika/serving/engine.hpp>
-#include <troika/serving/model_engine.hpp>
+#include <troika/serving/make_engine.hpp>
+#include <troika/serving/server_devices.hpp>
 
 namespace troika::serving {
 
 std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options) {
-  if (!models::ModelConfig::load(model).is_decoder()) {
-    return std::make_unique<EncoderEngine<HostDevice>>(std::move(devices), model, std::move(options));
-  }
-  return std::make_unique<ModelEngine<HostDevice>>(std::move(devices), model, std::move(options));
+  return make_engine_by(Threads{}, std::move(devices), model, std::move(options));
+}
+
+ServerDevices server_cores(std::vector<std::vector<int>> device_cores, HostOptions options) {
+  const auto count = static_cast<int>(device_cores.size());
+  const auto make = [cores = std::move(device_cores), options = std::move(options)](int number) {
+    auto host = options;
+    host.cores = cores[static_cast<std::size_t>(number)];
+    return HostDevice(number, std::move(host));
+  };
+  return server_devices_by(Threads{}, count, memory_available(HostDevice()), make);
 }
 
 }  // namespace troika::serving

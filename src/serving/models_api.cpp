@@ -194,7 +194,7 @@ Json loaded_models(const ModelHost& host) {
     list.push_back({{"name", model.stored.name},
                     {"model", model.stored.name},
                     {"size", model.load.memory_bytes},
-                    {"size_vram", 0},  // the devices are cores
+                    {"size_vram", model.load.gpu_bytes},
                     {"digest", model.stored.digest},
                     {"details", details_of(model.stored)},
                     {"expires_at", rfc3339(model.expires)},

@@ -3,14 +3,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <utility>
-
-#include <troika/communication/communication.hpp>
-#include <troika/communication/threads.hpp>
-#include <troika/device/host/host.hpp>
-#include <troika/scheduling/static_allocation.hpp>
-#include <troika/scheduling/task_scheduler.hpp>
-#include <troika/serving/run_self_check.hpp>
 
 namespace troika::serving {
 namespace {
@@ -28,18 +20,6 @@ std::string padded(const std::string& text, std::size_t width) {
 }
 
 }  // namespace
-
-SelfCheck self_check(std::vector<HostDevice> devices) {
-  std::vector<std::string> names;
-  for (const auto& device : devices) names.push_back(device.name());
-  auto check = SelfCheck::of(std::move(names));
-  TaskScheduler scheduler{std::move(devices), StaticAllocation{}};
-  scheduler.run_on_every_device([&](auto& rank) {
-    Communication communication{rank, Threads{}};
-    run_self_check(communication, rank.stream(), check);
-  });
-  return check;
-}
 
 std::string table_of(const SelfCheck& check) {
   constexpr std::size_t width = 9;

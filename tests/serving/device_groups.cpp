@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,15 +30,14 @@ struct Server {
     options.memory = static_cast<std::uint64_t>(room * static_cast<double>(needed));
     options.engine.log =
         troika::Log([this](troika::LogLevel, std::string_view text) { told += std::string(text) + "\n"; });
-    options.make_engine = [this](std::vector<troika::HostDevice> on, const std::filesystem::path&,
-                                 troika::serving::EngineOptions) {
+    const auto make = [this](std::span<const int> on, const std::filesystem::path&, troika::serving::EngineOptions) {
       auto engine = std::make_unique<Held>();
-      for (const auto& device : on) engine->devices.push_back(device.name());
+      for (const int device : on) engine->devices.push_back(std::to_string(device));
       made.push_back(engine.get());
       return engine;
     };
-    groups = std::make_unique<DeviceGroups>(std::vector<std::vector<int>>(static_cast<std::size_t>(devices)), count,
-                                            std::move(options));
+    groups =
+        std::make_unique<DeviceGroups>(troika::serving::ServerDevices{devices, 0, make}, count, std::move(options));
   }
   StoredModel stored(const std::string& name) const {
     return {.name = name, .path = file.folder.path(), .bytes = 50000};
@@ -76,9 +76,9 @@ TEST_CASE("a small model has a replica in each group, and requests go where ther
   const auto place = engine->place();
   CHECK(place.allocation == "dynamic");
   CHECK_THAT(place.reason, ContainsSubstring("small"));
-  CHECK(place.groups[0].devices == std::vector<std::string>{"host:0", "host:1"});
-  CHECK(place.groups[1].devices == std::vector<std::string>{"host:2", "host:3"});
-  CHECK(place.groups[2].devices == std::vector<std::string>{"host:4"});
+  CHECK(place.groups[0].devices == std::vector<std::string>{"0", "1"});
+  CHECK(place.groups[1].devices == std::vector<std::string>{"2", "3"});
+  CHECK(place.groups[2].devices == std::vector<std::string>{"4"});
   for (int i = 0; i < 6; ++i) (void)engine->start({.prompt = {1}, .max_tokens = 10}, {});
   for (const auto* held : server.made) CHECK(held->tickets.size() == 2);
   CHECK(engine->place().groups[1].queued == 2);
@@ -122,7 +122,7 @@ TEST_CASE("a model that is too large for a group is split over all; what never f
   Server joined(3, 3, 0.5);
   const auto engine = joined.load("large");
   CHECK(where(*engine) == "0+1+2");
-  CHECK(joined.made.at(0)->devices == std::vector<std::string>{"host:0", "host:1", "host:2"});
+  CHECK(joined.made.at(0)->devices == std::vector<std::string>{"0", "1", "2"});
   CHECK_THAT(refusal(joined, "another"), ContainsSubstring("needs ") && ContainsSubstring("now"));
   CHECK(joined.groups->loads()[1].free_memory < joined.needed / 2);
   Server narrow(3, 3, 0.3);
@@ -134,7 +134,7 @@ TEST_CASE("the user says where a model is") {
   const auto engine = server.load("A:latest");
   CHECK(where(*engine) == "3 0+1");
   CHECK(engine->place().reason == "stated by the user");
-  CHECK(server.made.at(1)->devices == std::vector<std::string>{"host:0", "host:1"});
+  CHECK(server.made.at(1)->devices == std::vector<std::string>{"0", "1"});
 
   CHECK(StatedPlace::parse("x=y=0", 1).model == "x=y");
   CHECK(StatedPlace::parse("m=1+0", 2).teams == Teams{{1, 0}});

@@ -64,11 +64,11 @@ class Server {
     const auto bytes = serving::DeviceGroups::bytes_needed(
         {.name = "", .path = sizes_.path(), .bytes = std::filesystem::file_size(sizes_.path() / "model.safetensors")},
         engine);
-    groups_.emplace(
-        std::vector<std::vector<int>>(static_cast<std::size_t>(devices)), groups,
-        serving::DeviceGroups::Options{.memory = static_cast<std::uint64_t>(models * static_cast<double>(bytes)),
-                                       .host = {.precision = troika::Precision::exact},
-                                       .engine = engine});
+    groups_.emplace(serving::server_cores(std::vector<std::vector<int>>(static_cast<std::size_t>(devices)),
+                                          {.precision = troika::Precision::exact}),
+                    groups,
+                    serving::DeviceGroups::Options{
+                        .memory = static_cast<std::uint64_t>(models * static_cast<double>(bytes)), .engine = engine});
     api.emplace([this](const serving::StoredModel& model) { return watch.watch(model.name, groups_->load(model)); });
     for (const std::string name : {"small", "chat"}) model_.write(api->folder.path() / name);
   }

@@ -18,10 +18,11 @@
 namespace troika::serving {
 
 // A decoder on one rank of a run: reads what a step has of texts, and draws tokens, the same on all ranks.
-template <troika::Device D>
+template <troika::Device D, class T = Threads>
 class DecoderWork {
  public:
   using Device = D;
+  using Transport = T;
   using Step = serving::Step;
   struct Taken {
     std::vector<std::int32_t> tokens;     // of each draw
@@ -58,7 +59,7 @@ class DecoderWork {
   }
 
  private:
-  using Communicator = Communication<Threads>;
+  using Communicator = Communication<T, D>;
 
   models::Decoder<D> decoder_;
   KvMemory<D> memory_;

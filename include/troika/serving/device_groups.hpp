@@ -4,19 +4,17 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <troika/device/host/device.hpp>
 #include <troika/scheduling/device_health.hpp>
 #include <troika/scheduling/named_allocation.hpp>
 #include <troika/serving/engine.hpp>
 #include <troika/serving/model_store.hpp>
+#include <troika/serving/server_devices.hpp>
 
 namespace troika::serving {
 
@@ -39,21 +37,16 @@ struct StatedPlace {
 // will is Error{unsupported}. All members may be called from any thread; it outlives its engines.
 class DeviceGroups {
  public:
-  using MakeEngine =
-      std::function<std::unique_ptr<Engine>(std::vector<HostDevice>, const std::filesystem::path&, EngineOptions)>;
   struct Options {
     std::string allocation = "dynamic";  // picks groups for models, and for the requests to a model with replicas
     std::vector<StatedPlace> places{};
-    std::uint64_t memory = 0;  // bytes of each group; 0: even parts of what the system has available
+    std::uint64_t memory = 0;  // bytes of each group; 0: even parts of what the devices have
     QuarantineRules quarantine{.failures = 1, .first = std::chrono::seconds(30), .longest = std::chrono::minutes(10)};
-    HostOptions host{};
     EngineOptions engine{};
-    MakeEngine make_engine = serving::make_engine;
   };
 
-  // The cores of each device, neighbours in a row; the groups have as many devices as each other, or one more. A device
-  // without cores is one thread that the system places.
-  DeviceGroups(std::vector<std::vector<int>> device_cores, int groups, Options options);
+  // Groups of devices whose numbers are neighbours; they have as many as each other, or one more.
+  DeviceGroups(ServerDevices devices, int groups, Options options);
   DeviceGroups(const DeviceGroups&) = delete;
 
   std::unique_ptr<Engine> load(const StoredModel& model);
@@ -67,8 +60,8 @@ class DeviceGroups {
  private:
   class Placed;
   struct Group {
-    std::size_t first = 0, last = 0;  // device
-    double speed = 0;                 // bytes a second
+    int first = 0, last = 0;  // device
+    double speed = 0;         // bytes a second
     DeviceHealth health{};
   };
   struct Place {
@@ -79,11 +72,11 @@ class DeviceGroups {
   Place choose(const StoredModel& model, std::uint64_t needed);  // with the mutex held, as for the next two
   std::vector<DeviceLoad> measured() const;
   std::vector<DeviceLoad> candidates(const std::vector<DeviceLoad>& loads, std::uint64_t needed) const;
-  std::vector<HostDevice> devices_of(const std::vector<int>& team) const;
+  std::vector<int> devices_of(const std::vector<int>& team) const;
   void forget(const Placed& placed);
 
   const Options options_;
-  const std::vector<std::vector<int>> device_cores_;
+  const ServerDevices devices_;
   mutable std::mutex mutex_;
   NamedAllocation allocation_;
   std::vector<Group> groups_;

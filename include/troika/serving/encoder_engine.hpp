@@ -29,12 +29,18 @@ namespace troika::serving {
 //
 // When a device fails or hangs, the model is split anew over those that are left, and the texts are read again. What
 // fails twice ends as failed.
-template <Device D>
+//
+// In steps, ranks talk by the transport.
+template <Device D, class Transport = Threads>
 class EncoderEngine final : public Engine {
  public:
   // Loads the model, or throws what loading throws.
-  EncoderEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {})
-      : options_(std::move(options)), model_(open(model, options_)), devices_(std::move(devices)) {
+  EncoderEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {},
+                Transport transport = {})
+      : options_(std::move(options)),
+        transport_(std::move(transport)),
+        model_(open(model, options_)),
+        devices_(std::move(devices)) {
     expects(options_.deadline.count() > 0, "the deadline of a step is above zero");
     thread_ = std::thread([this] { serve(); });
     std::unique_lock lock(mutex_);
@@ -101,7 +107,7 @@ class EncoderEngine final : public Engine {
   }
 
  private:
-  using Work = EncoderWork<D>;
+  using Work = EncoderWork<D, Transport>;
 
   static std::shared_ptr<const RunModel> open(const std::filesystem::path& path, const EngineOptions& options) {
     auto config = models::ModelConfig::load(path);
@@ -135,7 +141,7 @@ class EncoderEngine final : public Engine {
     std::string reason;
     while (true) {
       const auto end = ModelRun<Work>::run(
-          devices_.left(), devices_.meters(), model_, options_,
+          devices_.left(), transport_, devices_.meters(), model_, options_,
           {[this] { report(); }, [this](auto& step) { return next(step); }, [this](auto& vectors) { took(vectors); },
            [this](const SelfCheck& check) { keep(check); }});
       if (!end.failure) break;
@@ -241,6 +247,7 @@ class EncoderEngine final : public Engine {
     load_.devices = devices_.size();
     load_.running = static_cast<std::int64_t>(pass_.size());
     load_.memory_bytes = devices_.memory_bytes();
+    load_.gpu_bytes = devices_.gpu_bytes();
     load_.prompt_tokens = prompt_tokens_;
     load_.steps = steps_;
     load_.recoveries = recoveries_;
@@ -248,6 +255,7 @@ class EncoderEngine final : public Engine {
   }
 
   const EngineOptions options_;
+  const Transport transport_;
   const std::shared_ptr<const RunModel> model_;
   EngineDevices<D> devices_;  // changed with the mutex held
 

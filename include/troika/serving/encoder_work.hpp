@@ -5,16 +5,18 @@
 #include <span>
 #include <vector>
 
+#include <troika/communication/threads.hpp>
 #include <troika/models/encoder.hpp>
 #include <troika/serving/model_run.hpp>
 
 namespace troika::serving {
 
 // An encoder on one rank of a run: embeds the texts of a step.
-template <troika::Device D>
+template <troika::Device D, class T = Threads>
 class EncoderWork {
  public:
   using Device = D;
+  using Transport = T;
   struct Step {
     std::vector<std::vector<std::int32_t>> texts;
     bool empty() const { return texts.empty(); }

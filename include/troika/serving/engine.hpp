@@ -90,6 +90,7 @@ struct EngineLoad {
   std::int64_t pages_used = 0,
                pages = 0;         // of the memory for keys and values; those that only wait to be reused count as free
   std::int64_t memory_bytes = 0;  // weights, keys and values, and what steps use, on all devices
+  std::int64_t gpu_bytes = 0;     // of these, in memory of GPUs
   std::uint64_t prompt_tokens = 0, reused_tokens = 0, tokens = 0;  // since the start: read, found in pages, drawn
   std::uint64_t steps = 0, preemptions = 0, recoveries = 0;        // since the start
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <troika/core/error.hpp>
+#include <troika/device/device.hpp>
 #include <troika/serving/device_meter.hpp>
 #include <troika/serving/engine.hpp>
 
@@ -39,6 +40,7 @@ class EngineDevices {
     for (const auto& device : devices_) bytes += static_cast<std::int64_t>(device.memory_reserved());
     return bytes;
   }
+  std::int64_t gpu_bytes() const { return HasOwnMemory<D> ? memory_bytes() : 0; }
   // As a group of the server.
   EnginePlace::Group group(const EngineLoad& load) const {
     EnginePlace::Group group{.ready = load.ready, .queued = static_cast<int>(load.running + load.waiting)};

@@ -30,12 +30,16 @@ namespace troika::serving {
 // had: no answer ends in the middle without saying so. Only a request that was part of two failed steps, or when no
 // device is left, ends as failed. A device that hangs counts as failed, and is never waited for longer than the
 // deadline of a step.
-template <Device D>
+//
+// In steps, ranks talk by the transport.
+template <Device D, class Transport = Threads>
 class ModelEngine final : public Engine {
  public:
   // Loads the model, or throws what loading throws.
-  ModelEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {})
+  ModelEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {},
+              Transport transport = {})
       : options_(std::move(options)),
+        transport_(std::move(transport)),
         model_(open(model, options_)),
         devices_(std::move(devices)),
         planner_({.pages = model_->pages,
@@ -135,7 +139,7 @@ class ModelEngine final : public Engine {
   }
 
  private:
-  using Run = ModelRun<DecoderWork<D>>;
+  using Work = DecoderWork<D, Transport>;
   using AnySampler = Sampler<Communication<Threads>>;
 
   static std::shared_ptr<const RunModel> open(const std::filesystem::path& path, const EngineOptions& options) {
@@ -150,10 +154,10 @@ class ModelEngine final : public Engine {
   void serve() {
     std::string reason;
     while (true) {
-      const auto end = Run::run(devices_.left(), devices_.meters(), model_, options_,
-                                {[this] { report(true); }, [this](Step& step) { return next_step(step); },
-                                 [this](const typename DecoderWork<D>::Taken& taken) { took(taken); },
-                                 [this](const SelfCheck& check) { keep(check); }});
+      const auto end = ModelRun<Work>::run(devices_.left(), transport_, devices_.meters(), model_, options_,
+                                           {[this] { report(true); }, [this](Step& step) { return next_step(step); },
+                                            [this](const typename Work::Taken& taken) { took(taken); },
+                                            [this](const SelfCheck& check) { keep(check); }});
       if (!end.failure) break;
       reason = detail::what_of(end.failure);
       if (!recover(end, reason)) break;
@@ -187,7 +191,7 @@ class ModelEngine final : public Engine {
     report(true);
     return true;
   }
-  void took(const typename DecoderWork<D>::Taken& taken) {
+  void took(const typename Work::Taken& taken) {
     planner_.finish(taken.tokens, Clock::now(), taken.logprobs);
     ++steps_;
   }
@@ -206,6 +210,7 @@ class ModelEngine final : public Engine {
              .pages_used = pool.used(),
              .pages = pool.size(),
              .memory_bytes = devices_.memory_bytes(),
+             .gpu_bytes = devices_.gpu_bytes(),
              .prompt_tokens = planner_.prompt_tokens(),
              .reused_tokens = planner_.reused_tokens(),
              .tokens = planner_.drawn_tokens(),
@@ -234,6 +239,7 @@ class ModelEngine final : public Engine {
   }
 
   const EngineOptions options_;
+  const Transport transport_;
   const std::shared_ptr<const RunModel> model_;
   EngineDevices<D> devices_;  // changed with the mutex held
 
@@ -252,7 +258,4 @@ class ModelEngine final : public Engine {
   std::exception_ptr failure_;
   std::thread thread_;
 };
-template <Device D>
-ModelEngine(std::vector<D>, const std::filesystem::path&, EngineOptions = {}) -> ModelEngine<D>;
-
 }  // namespace troika::serving

@@ -60,19 +60,21 @@ struct RunEnd {
 // alive.
 //
 // Work is what a rank has of the model: Work(pipeline, model, options) loads it, work.take(pipeline, step, taken)
-// computes a Work::Step, which is a copy of what it needs of requests and can be empty(), into a Work::Taken.
+// computes a Work::Step, which is a copy of what it needs of requests and can be empty(), into a Work::Taken. In steps
+// ranks talk by Work::Transport.
 template <class Work>
 class ModelRun {
  public:
   using D = typename Work::Device;
+  using Transport = typename Work::Transport;
   using Leader = RunLeader<Work>;
   using Meters = std::vector<std::shared_ptr<DeviceMeter>>;
 
   // Returns when the run has ended. The leader is called meanwhile, not after. Each device has a meter.
-  static RunEnd run(std::vector<D> devices, Meters meters, std::shared_ptr<const RunModel> model,
+  static RunEnd run(std::vector<D> devices, Transport transport, Meters meters, std::shared_ptr<const RunModel> model,
                     const EngineOptions& options, Leader leader) {
-    std::shared_ptr<ModelRun> run(
-        new ModelRun(std::move(devices), std::move(meters), std::move(model), options, std::move(leader)));
+    std::shared_ptr<ModelRun> run(new ModelRun(std::move(devices), std::move(transport), std::move(meters),
+                                               std::move(model), options, std::move(leader)));
     std::thread thread([run] { run->work(); });
     const bool ended = run->wait();
     ended ? thread.join() : thread.detach();
@@ -81,11 +83,11 @@ class ModelRun {
 
  private:
   using Scheduler = TaskScheduler<StaticAllocation, D>;
-  using Communicator = Communication<Threads>;
 
-  ModelRun(std::vector<D> devices, Meters meters, std::shared_ptr<const RunModel> model, const EngineOptions& options,
-           Leader leader)
-      : meters_(std::move(meters)),
+  ModelRun(std::vector<D> devices, Transport transport, Meters meters, std::shared_ptr<const RunModel> model,
+           const EngineOptions& options, Leader leader)
+      : transport_(std::move(transport)),
+        meters_(std::move(meters)),
         model_(std::move(model)),
         options_(options),
         leader_(std::move(leader)),
@@ -118,13 +120,14 @@ class ModelRun {
   void serve_on(Rank& rank) {
     std::optional<Work> work;
     {
-      Communicator communication{rank, Threads{}};  // with its own deadline: reading files takes longer than a step
+      // Little is said meanwhile. It has its own deadline: reading files takes longer than a step.
+      Communication communication{rank, Threads{}};
       DataSync sync{communication};
       Pipeline pipeline{scheduler_, sync, communication};
       work.emplace(pipeline, *model_, options_);
       communication.barrier();
     }
-    Communicator communication{rank, Threads{}, {.deadline = options_.deadline}};
+    Communication communication{rank, transport_, {.deadline = options_.deadline}};
     DataSync sync{communication};
     Pipeline pipeline{scheduler_, sync, communication};
     typename Work::Taken taken;
@@ -142,6 +145,7 @@ class ModelRun {
         communication.count(&meter.collectives());
         if (options_.before_step) options_.before_step(pipeline.device().index(), number);
         work->take(pipeline, step_, taken);
+        pipeline.stream().synchronize();  // what fails on the device is a failure of this step
       }
       communication.barrier();  // nobody reads the step any more
       if (works) {
@@ -196,7 +200,7 @@ class ModelRun {
       }
       if (std::exchange(progress, progress_) != progress_) waited = {};
       const bool loads = progress == 0;
-      const auto most = failure_ && !loads ? options_.deadline / 4 : 10 * options_.deadline;
+      const auto most = failure_ && !loads ? to_return() : 10 * options_.deadline;
       if (waited >= most && (failure_ || !loads)) return give_up(lock);
       // A nap that took much longer than it should: the machine stood still, and the ranks with it.
       using namespace std::chrono_literals;
@@ -206,6 +210,11 @@ class ModelRun {
       waited += std::min<std::chrono::nanoseconds>(Clock::now() - before, nap + 100ms);
     }
     return true;
+  }
+  // How long the other ranks may take to return when one has failed: they learn it where they wait for it. Where their
+  // devices wait for each other, too, those learn it when their own deadline is over.
+  std::chrono::nanoseconds to_return() const {
+    return (HasOwnMemory<D> ? options_.deadline : std::chrono::nanoseconds(0)) + options_.deadline / 4;
   }
   bool give_up(std::unique_lock<std::mutex>& lock) {
     lock.unlock();
@@ -232,6 +241,7 @@ class ModelRun {
     return end;
   }
 
+  const Transport transport_;
   const Meters meters_;
   const std::shared_ptr<const RunModel> model_;
   const EngineOptions options_;

@@ -73,7 +73,7 @@ class Replicas final : public Engine {
       sum.stopped &= one.stopped;
       sum.devices += one.ready ? one.devices : 0;
       for (const auto field : {&EngineLoad::running, &EngineLoad::waiting, &EngineLoad::pages_used, &EngineLoad::pages,
-                               &EngineLoad::memory_bytes})
+                               &EngineLoad::memory_bytes, &EngineLoad::gpu_bytes})
         sum.*field += one.*field;
       for (const auto field : {&EngineLoad::prompt_tokens, &EngineLoad::reused_tokens, &EngineLoad::tokens,
                                &EngineLoad::steps, &EngineLoad::preemptions, &EngineLoad::recoveries})

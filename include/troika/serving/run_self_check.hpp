@@ -2,15 +2,21 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include <troika/communication/communication.hpp>
 #include <troika/device/host/elementwise.hpp>
+#include <troika/device/host/slices.hpp>
 #include <troika/device/tensor.hpp>
+#include <troika/scheduling/static_allocation.hpp>
+#include <troika/scheduling/task_scheduler.hpp>
 #include <troika/serving/self_check.hpp>
 
 namespace troika::serving {
@@ -29,22 +35,25 @@ void run_self_check(Communication& communication, Stream& stream, SelfCheck& che
     return least;
   };
   const auto me = static_cast<std::size_t>(communication.rank());
+  using D = typename Stream::Device;
   {
-    Tensor<float, typename Stream::Device> x(stream.device(), {65536});
-    std::ranges::fill(x.span(), 0.5f);
+    Tensor<float, D> x(stream.device(), {65536});
+    fill_on_host(stream, x.view(), [](std::span<float> values) { std::ranges::fill(values, 0.5f); });
     communication.barrier();
     check.kernels[me] = best([&] {
       apply_gelu(stream, x.view(), x.view());
       stream.synchronize();
     });
   }
-  std::int32_t message = 0;
-  const std::span data(&message, 1);
+  Tensor<std::int32_t, D> message(stream.device(), {1});
+  fill_zero(stream, message.view());
+  const auto data = message.span();
   for (auto& link : check.links) {
     if (me == link.from) {
       const auto there_and_back = [&] {
         communication.send(data, static_cast<int>(link.to));
         communication.recv(data, static_cast<int>(link.to));
+        stream.synchronize();
       };
       there_and_back();  // the other one may still be busy with the link before
       link.seconds = best(there_and_back) / 2;
@@ -55,14 +64,32 @@ void run_self_check(Communication& communication, Stream& stream, SelfCheck& che
       }
     }
   }
-  std::array<float, 1024> numbers{};
+  Tensor<float, D> numbers(stream.device(), {1024});
+  fill_zero(stream, numbers.view());
   communication.barrier();
-  const double seconds = best([&] { communication.all_reduce(std::span<float>(numbers)); });
+  const double seconds = best([&] {
+    communication.all_reduce(numbers.span());
+    stream.synchronize();
+  });
   if (me == 0) {
     check.all_reduce_seconds = seconds;
     check.at = std::chrono::system_clock::now();
   }
   communication.barrier();  // all of it is there
+}
+
+// Of devices that do nothing else.
+template <class Transport, Device D>
+SelfCheck self_check_by(Transport transport, std::vector<D> devices) {
+  std::vector<std::string> names;
+  for (const auto& device : devices) names.push_back(device.name());
+  auto check = SelfCheck::of(std::move(names));
+  TaskScheduler scheduler{std::move(devices), StaticAllocation{}};
+  scheduler.run_on_every_device([&](auto& rank) {
+    Communication communication{rank, transport};
+    run_self_check(communication, rank.stream(), check);
+  });
+  return check;
 }
 
 }  // namespace troika::serving

@@ -7,8 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include <troika/device/host/device.hpp>
-
 namespace troika::serving {
 
 // How long devices and the links between them take for something tiny that is always the same: each the best of a few
@@ -33,9 +31,6 @@ struct SelfCheck {
     return check;
   }
 };
-
-// Of devices that do nothing else. See run_self_check.hpp for a check among other work.
-SelfCheck self_check(std::vector<HostDevice> devices);
 
 // A line for each device, with a column for each link.
 std::string table_of(const SelfCheck& check);

@@ -114,4 +114,11 @@ void CudaPool::give_back(std::byte* data, std::size_t bytes) noexcept {
   to_driver(data);
 }
 
+std::size_t cuda_memory_available(int gpu) {
+  cuda::check(cudaSetDevice(gpu), "cudaSetDevice");
+  std::size_t available = 0, all = 0;
+  cuda::check(cudaMemGetInfo(&available, &all), "cudaMemGetInfo");
+  return available;
+}
+
 }  // namespace troika

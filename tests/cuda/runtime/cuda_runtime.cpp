@@ -138,6 +138,13 @@ cudaError_t cudaMalloc(void** data, std::size_t bytes) {
       },
       cudaErrorMemoryAllocation);
 }
+cudaError_t cudaMemGetInfo(std::size_t* available, std::size_t* all) {
+  return call([&](Driver& driver, auto&) {
+    *available = driver.memory.left(this_device);
+    *all = driver.options.memory;
+    return cudaSuccess;
+  });
+}
 cudaError_t cudaFree(void* data) {
   return last_call([&](Driver& driver, auto& lock) {
     if (!data) return cudaSuccess;

@@ -28,6 +28,7 @@ class Memory {
 
   // Null where a GPU has no more.
   Block* allocate(int gpu, std::size_t bytes);
+  std::size_t left(int gpu) const { return left_[static_cast<std::size_t>(gpu)]; }
   // False where the margins around it were written.
   bool free(Block& block);
   // The block that begins there, or null; the one that holds these bytes, or null.

@@ -32,6 +32,7 @@ using std::size_t;
   is(static_cast<const char* (*)(cudaError_t)>(cudaGetErrorString));
   is(static_cast<cudaError_t (*)(void**, size_t)>(cudaMalloc));
   is(static_cast<cudaError_t (*)(void*)>(cudaFree));
+  is(static_cast<cudaError_t (*)(size_t*, size_t*)>(cudaMemGetInfo));
   is(static_cast<cudaError_t (*)(void**, size_t, unsigned)>(cudaHostAlloc));
   is(static_cast<cudaError_t (*)(void*)>(cudaFreeHost));
   is(static_cast<cudaError_t (*)(cudaStream_t*, unsigned)>(cudaStreamCreateWithFlags));

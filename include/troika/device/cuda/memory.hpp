@@ -61,4 +61,7 @@ class CudaPool : public std::enable_shared_from_this<CudaPool> {
   std::array<Slot, 96> slots_;
 };
 
+// Bytes of a GPU that nobody has, of any program.
+std::size_t cuda_memory_available(int gpu);
+
 }  // namespace troika

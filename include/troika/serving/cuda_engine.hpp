@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include <troika/device/cuda/device.hpp>
+#include <troika/serving/engine.hpp>
+#include <troika/serving/server_devices.hpp>
+
+// The engine on GPUs, where troika::cuda is built.
+namespace troika::serving {
+
+std::unique_ptr<Engine> make_engine(std::vector<CudaDevice> devices, const std::filesystem::path& model,
+                                    EngineOptions options = {});
+
+// The first `count` GPUs; each engine has streams of its own on them. Error{unsupported} where there are fewer.
+ServerDevices server_gpus(int count, CudaOptions options = {});
+
+}  // namespace troika::serving

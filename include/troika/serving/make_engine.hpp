@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <troika/serving/encoder_engine.hpp>
+#include <troika/serving/engine.hpp>
+#include <troika/serving/model_engine.hpp>
+#include <troika/serving/run_self_check.hpp>
+#include <troika/serving/server_devices.hpp>
+
+// What is the same for all kinds of devices; each compiles it once.
+namespace troika::serving {
+
+// The engine of a model, whose ranks talk by the transport.
+template <class Transport, Device D>
+std::unique_ptr<Engine> make_engine_by(Transport transport, std::vector<D> devices, const std::filesystem::path& model,
+                                       EngineOptions options) {
+  if (!models::ModelConfig::load(model).is_decoder()) {
+    return std::make_unique<EncoderEngine<D, Transport>>(std::move(devices), model, std::move(options),
+                                                         std::move(transport));
+  }
+  return std::make_unique<ModelEngine<D, Transport>>(std::move(devices), model, std::move(options),
+                                                     std::move(transport));
+}
+
+// make(number) makes one of the devices, anew for each engine.
+template <class Transport, class Make>
+ServerDevices server_devices_by(Transport transport, int count, std::uint64_t memory, Make make) {
+  const auto make_all = [make](std::span<const int> numbers) {
+    std::vector<decltype(make(0))> devices;
+    for (const int number : numbers) devices.push_back(make(number));
+    return devices;
+  };
+  return {.count = count,
+          .memory = memory,
+          .make_engine =
+              [transport, make_all](std::span<const int> numbers, const std::filesystem::path& model,
+                                    EngineOptions options) {
+                return make_engine_by(transport, make_all(numbers), model, std::move(options));
+              },
+          .self_check =
+              [transport, make_all, count] {
+                std::vector<int> all(static_cast<std::size_t>(count));
+                std::iota(all.begin(), all.end(), 0);
+                return self_check_by(transport, make_all(all));
+              }};
+}
+
+}  // namespace troika::serving
