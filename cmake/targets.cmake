@@ -8,7 +8,7 @@ file(GLOB_RECURSE troika_headers CONFIGURE_DEPENDS include/troika/*.hpp)
 set(models_folder models)
 set(serving_folder serving)
 set(topology_folder topology)
-set(cuda_folder "(device/cuda|communication/(peer|nccl|device_endpoint|device_engine).hpp)")
+set(cuda_folder "(device/cuda|communication/(peer|nccl|device_endpoint|device_engine|staged_engine|fastest|fastest_choice).hpp)")
 foreach(component IN ITEMS models serving topology cuda)  # each installs its own
   set(troika_${component}_headers ${troika_headers})
   list(FILTER troika_${component}_headers INCLUDE REGEX "/include/troika/${${component}_folder}")

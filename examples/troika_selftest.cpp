@@ -7,11 +7,13 @@
 #include <cstring>
 #include <exception>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <troika/troika.hpp>
 
 #if defined(TROIKA_HAS_CUDA)
+#include <troika/communication/fastest.hpp>
 #include <troika/communication/peer.hpp>
 #include <troika/device/cuda/cuda.hpp>
 #endif
@@ -85,6 +87,10 @@ bool test_gpus(const Arguments& arguments) {
 #else
   std::printf("\nNCCL: troika was built without it\n");
 #endif
+  std::string chosen;
+  const troika::Log log([&](troika::LogLevel, std::string_view line) { chosen += "  " + std::string(line) + "\n"; });
+  right &= test("Fastest", devices(), troika::Fastest({.log = log}), arguments);
+  std::printf("%s", chosen.c_str());
   return right;
 }
 #endif

@@ -61,6 +61,8 @@ class World {
     int nobody = -1;
     if (guilty >= 0) record(rank).blames.compare_exchange_strong(nobody, guilty);
   }
+  // What `rank` was told of is settled: what it does next is its own doing.
+  void forgive(int rank) noexcept { record(rank).blames = -1; }
   // Whom the first error of this rank named; the rank itself if it had none.
   int at_fault(int rank) const noexcept {
     const int guilty = record(rank).blames;

@@ -40,7 +40,7 @@ struct Op {
 // What one rank's stream does at once: a call, or a group of them.
 struct Item {
   std::vector<Op> ops;
-  bool hangs = false, done = false;
+  bool hangs = false, lies = false, done = false;
 };
 
 DType dtype_of(ncclDataType_t type);

@@ -88,6 +88,7 @@ ncclResult_t start(ncclComm* comm, cudaStream_t stream, std::vector<Op> ops, std
   auto item = std::make_shared<Item>();
   item->ops = std::move(ops);
   item->hangs = fate == Fate::hangs;
+  item->lies = fate == Fate::lies;
   ++comm->outstanding;
   if (fate == Fate::breaks) comm->error = ncclRemoteError;
   if (fate == Fate::stalls) comm->stalled = true;

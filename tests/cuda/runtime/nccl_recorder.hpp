@@ -15,6 +15,7 @@ enum class Fate {
   fails,   // the call returns an error
   stalls,  // the call is in progress for ever
   hangs,   // the call is fine, but the device does not get through it; of ncclCommAbort: it does not return for 2 s
+  lies,    // the call is fine, but the first byte that it gives this rank is another
   breaks,  // the call is fine, but then an asynchronous error is reported
 };
 
