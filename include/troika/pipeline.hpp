@@ -32,6 +32,14 @@ struct To {
 template <Placement P>
 inline constexpr To<P> to{};
 
+// The stage after which all copies of a Replicate tensor are the same bits, also where ranks of a mixed scheduler
+// computed them each for itself: all take rank 0's. Among devices of one kind they are, and nothing moves. For what is
+// added to the hidden state, or decides.
+struct SameReplicas {
+  bool needed = true;  // false: nothing was computed since the copies were the same
+};
+inline constexpr SameReplicas same_replicas{};
+
 // y = x + stages(x): the stages must end on the placement they began with.
 template <class... Stages>
 struct Residual {
@@ -79,15 +87,16 @@ struct Misplaced {};
 template <class TaskScheduler, class DataSync, class Communication>
 class Pipeline {
  public:
-  using Device = typename TaskScheduler::Device;
+  using Device = typename Communication::Device;
   using Stream = typename Device::Stream;
+  static constexpr bool mixed = TaskScheduler::mixed;  // ranks have devices of several kinds
 
   // Collective: the ranks agree on the shares that rank 0's scheduler states now.
   Pipeline(TaskScheduler& scheduler, DataSync& sync, Communication& communication)
       : scheduler_(&scheduler),
         sync_(&sync),
         communication_(&communication),
-        stream_(scheduler.device(communication.world_rank())),
+        stream_(communication.device()),
         shares_{std::vector<double>(static_cast<std::size_t>(communication.world_size()), 1.0)} {
     if (Trace* trace = scheduler.trace()) track_ = &trace->track(communication.world_rank(), Lane::compute);
     if constexpr (requires { device().options().invariant; }) shares_.invariant = device().options().invariant;
@@ -167,6 +176,13 @@ class Pipeline {
       return move_to<typename Plain::placement>(std::forward<X>(x), stage.partition);
     } else if constexpr (detail::is_residual<Plain>) {
       return apply_residual(std::forward<X>(x), stage);
+    } else if constexpr (std::same_as<Plain, SameReplicas>) {
+      auto y = owned(std::forward<X>(x));
+      if (stage.needed) MakeSame{this}(y);
+      return y;
+    } else if constexpr (mixed && std::invocable<Stage&, X&&, Stream&, MakeSame>) {
+      const Span span(track_, detail::stage_name<Stage>());
+      return stage(std::forward<X>(x), stream_, MakeSame{this});
     } else if constexpr (std::invocable<Stage&, X&&, Stream&>) {
       const Span span(track_, detail::stage_name<Stage>());
       return stage(std::forward<X>(x), stream_);
@@ -177,6 +193,15 @@ class Pipeline {
       return detail::Misplaced{};
     }
   }
+
+  // All take rank 0's copy where copies may differ. A stage that decides by what it computed takes this as an argument.
+  struct MakeSame {
+    Pipeline* pipeline;
+    template <Element T, Placement P>
+    void operator()(DTensor<T, P, Device>& x) const {
+      if constexpr (mixed && std::same_as<P, Replicate>) pipeline->communication_->broadcast(x.local().span(), Root{0});
+    }
+  };
 
   template <Placement To, class X>
   auto move_to(X&& x, const Partition& target) {

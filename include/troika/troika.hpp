@@ -16,6 +16,7 @@
 #include <troika/core/shape.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/host/host.hpp>
+#include <troika/device/mixed.hpp>
 #include <troika/device/tensor.hpp>
 #include <troika/layers/attention.hpp>
 #include <troika/layers/block.hpp>
@@ -30,6 +31,7 @@
 #include <troika/observe/trace.hpp>
 #include <troika/pipeline.hpp>
 #include <troika/scheduling/dynamic_allocation.hpp>
+#include <troika/scheduling/measure_speeds.hpp>
 #include <troika/scheduling/named_allocation.hpp>
 #include <troika/scheduling/random_allocation.hpp>
 #include <troika/scheduling/round_robin.hpp>

@@ -45,8 +45,13 @@ template <class T, Device D = HostDevice>
 requires Transport<T, D>
 class Communication {
  public:
+  using Device = D;
+
   Communication(Rank<D>& rank, T transport, CommunicationOptions options = {})
-      : Communication(transport.connect(rank), checked(options), rank.track(Lane::communication)) {}
+      : Communication(transport.connect(rank), checked(options), rank.track(Lane::communication), rank.device()) {}
+
+  // Of this rank; others may have devices of another kind.
+  D& device() const { return *device_; }
 
   int rank() const { return endpoint_.rank(); }
   int world_size() const { return endpoint_.world_size(); }
@@ -170,7 +175,7 @@ class Communication {
     expects(color >= 0, [&] { return "split: a color is 0 or more, not " + std::to_string(color); });
     std::optional<Communication> part;
     perform(Signature{.operation = Operation::split}, 0, [&](const Call& call) {
-      part.emplace(Communication(endpoint_.split(call, color, key), options_, track_));
+      part.emplace(Communication(endpoint_.split(call, color, key), options_, track_, *device_));
       part->count(counters_);
     });
     return std::move(*part);
@@ -179,8 +184,13 @@ class Communication {
  private:
   using EndpointOfT = decltype(std::declval<T&>().connect(std::declval<Rank<D>&>()));
 
-  Communication(EndpointOfT endpoint, CommunicationOptions options, Trace::Track* track)
-      : endpoint_(std::move(endpoint)), options_(options), track_(track), sent_(ranks()), received_(ranks()) {}
+  Communication(EndpointOfT endpoint, CommunicationOptions options, Trace::Track* track, D& device)
+      : endpoint_(std::move(endpoint)),
+        options_(options),
+        track_(track),
+        device_(&device),
+        sent_(ranks()),
+        received_(ranks()) {}
 
   static const CommunicationOptions& checked(const CommunicationOptions& options) {
     expects(options.deadline.count() > 0, "the deadline of a communication must be above zero");
@@ -338,6 +348,7 @@ class Communication {
   EndpointOfT endpoint_;
   CommunicationOptions options_;
   Trace::Track* track_;
+  D* device_;
   CommunicationCounters* counters_ = nullptr;
   std::uint64_t sequence_ = 0;
   std::vector<std::uint64_t> sent_, received_;  // messages to and from each peer

@@ -53,10 +53,11 @@ struct DecoderBlock {
   template <class Pipeline, HoldsWholeTokens Hidden>
   DTensor<float, Hidden, D> forward(Pipeline& pipeline, DTensor<float, Hidden, D> x,
                                     const AttentionContext<D>& context) const {
-    x = pipeline.run(std::move(x),
-                     residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>, attention_post_norm));
+    x = pipeline.run(std::move(x), residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>,
+                                            attention_post_norm, SameReplicas{!attention_post_norm.empty()}));
     const auto run = [&](const auto&... stages) {
-      return pipeline.run(std::move(x), residual(mlp_norm, to<Replicate>, stages..., to<Hidden>, mlp_post_norm));
+      return pipeline.run(std::move(x), residual(mlp_norm, to<Replicate>, stages..., to<Hidden>, mlp_post_norm,
+                                                 SameReplicas{!mlp_post_norm.empty()}));
     };
     return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);
   }
@@ -74,8 +75,8 @@ struct EncoderBlock {
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, DTensor<float, Replicate, D> x,
                                        const AttentionContext<D>& context) const {
     const auto run = [&](const auto&... stages) {
-      return pipeline.run(std::move(x), residual(attention.with(context), to<Replicate>), attention_norm,
-                          residual(stages..., to<Replicate>), mlp_norm);
+      return pipeline.run(std::move(x), residual(attention.with(context), to<Replicate>), attention_norm, same_replicas,
+                          residual(stages..., to<Replicate>), mlp_norm, same_replicas);
     };
     return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);
   }

@@ -20,6 +20,12 @@ struct GatedMlp {
   RowParallelLinear<D> down;
 };
 
+namespace detail {
+struct SameAlready {
+  void operator()(const auto&) const {}
+};
+}  // namespace detail
+
 // A mixture of experts (arXiv 2101.03961): a router gives each token to a few of many gated MLPs and weighs their
 // answers. Replicate -> Partial.
 //
@@ -46,14 +52,19 @@ class Experts {
     });
   }
 
-  template <class S>
-  DTensor<float, Partial, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+  // make_same(DTensor<float, Replicate, D>&) is called with the scores of the experts where ranks might round them
+  // differently: all have to choose the same.
+  template <class S, class MakeSame = detail::SameAlready>
+  DTensor<float, Partial, D> operator()(const DTensor<float, Replicate, D>& x, S& stream,
+                                        MakeSame make_same = {}) const {
     auto& device = stream.device();
     const std::int64_t tokens = x.shape()[0], width = x.shape()[1];
-    Tensor<float, D> scores(device, {tokens, router_.shape()[0]}), weights(device, {tokens, used_});
+    DTensor<float, Replicate, D> scores(Tensor<float, D>(device, {tokens, router_.shape()[0]}));
+    Tensor<float, D> weights(device, {tokens, used_});
     Tensor<std::int32_t, D> chosen(device, {tokens, used_}), rows(device, {tokens});
-    router_.visit([&](auto w) { linear(stream, x.local(), w, scores.view()); });
-    choose_experts(stream, std::as_const(scores).view(), normalized_, chosen.view(), weights.view());
+    router_.visit([&](auto w) { linear(stream, x.local(), w, scores.local()); });
+    make_same(scores);
+    choose_experts(stream, std::as_const(scores).local(), normalized_, chosen.view(), weights.view());
 
     // One sum for each piece of the inner features: they are branches of the tree over all ranks.
     const auto pieces = experts_[0].down.pieces();

@@ -82,6 +82,8 @@ class Norm {
   Norm(RmsNorm<D> norm) : norm_(std::move(norm)) {}
   Norm(LayerNorm<D> norm) : norm_(std::move(norm)) {}
 
+  bool empty() const { return std::holds_alternative<std::monostate>(norm_); }
+
   template <HoldsWholeTokens P, class S>
   DTensor<float, P, D> operator()(const DTensor<float, P, D>& x, S& stream) const {
     if (const auto* rms = std::get_if<RmsNorm<D>>(&norm_)) return (*rms)(x, stream);
@@ -89,7 +91,7 @@ class Norm {
   }
   template <HoldsWholeTokens P, class S>
   DTensor<float, P, D> operator()(DTensor<float, P, D>&& x, S& stream) const {
-    if (std::holds_alternative<std::monostate>(norm_)) return std::move(x);
+    if (empty()) return std::move(x);
     return (*this)(std::as_const(x), stream);
   }
 

@@ -191,7 +191,7 @@ DTensor<float, Replicate, D> Encoder<D>::forward(Pipeline& pipeline, std::span<c
         }
         return std::move(words);
       },
-      norm_);
+      norm_, same_replicas);
   const AttentionContext<D> context{
       .positions = positions, .rotary = rotary_ ? &*rotary_ : nullptr, .sequences = sequences};
   for (const auto& block : blocks_) x = block.forward(pipeline, std::move(x), context);

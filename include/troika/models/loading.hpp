@@ -34,10 +34,11 @@ class Loader {
  public:
   using D = typename Pipeline::Device;
 
-  // Collective: Error{out_of_memory} where the machine has less memory left than all ranks together will take.
+  // Collective: Error{out_of_memory} where the machine has less memory left than all ranks together will take. Where
+  // some of them are GPUs, what the host's ranks take is not known beforehand.
   Loader(Pipeline& pipeline, const Weights& weights, LoadProgress progress = {})
       : pipeline_(&pipeline), weights_(&weights), progress_(std::move(progress)) {
-    if constexpr (requires { memory_available(pipeline.device()); }) {
+    if constexpr (!Pipeline::mixed && requires { memory_available(pipeline.device()); }) {
       const std::uint64_t available = memory_available(pipeline.device());
       pipeline.communication().barrier();  // before any rank takes of it
       check_memory(weights, available);

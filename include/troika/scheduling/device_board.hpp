@@ -17,6 +17,7 @@
 #include <troika/core/error.hpp>
 #include <troika/core/partition.hpp>
 #include <troika/device/device.hpp>
+#include <troika/device/mixed.hpp>
 #include <troika/scheduling/allocation.hpp>
 #include <troika/scheduling/device_health.hpp>
 #include <troika/scheduling/speed_meter.hpp>
@@ -41,7 +42,7 @@ std::size_t free_memory(const D& device) {
 
 // What is known of each device, and the allocation that decides on it. Thread-safe. A task takes the lock of the board
 // once, to be placed, and afterwards only that of its device.
-template <Allocation A, Device D>
+template <Allocation A, Schedulable D>
 class DeviceBoard {
  public:
   using Clock = std::function<DeviceHealth::Time()>;
@@ -255,7 +256,7 @@ class DeviceBoard {
     // A sum of many roundings: what is left of it in an empty queue is nothing.
     if (load.queued > load.queued_unstated)
       load.queued_work = std::max(0.0, entry.queued_work.load(std::memory_order_relaxed));
-    load.free_memory = free_memory((*devices_)[device]);
+    load.free_memory = visit_device((*devices_)[device], [](const auto& own) { return free_memory(own); });
     load.healthy = entry.health.healthy();
     load.succeeded = entry.succeeded.load(std::memory_order_relaxed);
     load.failed = entry.failed.load(std::memory_order_relaxed);

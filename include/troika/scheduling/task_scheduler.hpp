@@ -28,6 +28,7 @@
 #include <troika/device/device.hpp>
 #include <troika/device/host/device.hpp>
 #include <troika/device/host/futex.hpp>
+#include <troika/device/mixed.hpp>
 #include <troika/observe/log.hpp>
 #include <troika/observe/trace.hpp>
 #include <troika/scheduling/allocation.hpp>
@@ -54,10 +55,12 @@ struct SchedulerOptions {
 // it touched first stays near. All members may be called from any thread.
 //
 // The destructor waits for what runs and cancels what has not started: such tasks fail with Fault::peer_failed.
-template <Allocation A, Device D = HostDevice>
+template <Allocation A, Schedulable D = HostDevice>
 class TaskScheduler final : private detail::TaskHome {
  public:
-  using Device = D;
+  // Whether ranks differ in the kind of their devices: then what each of them computes for itself, all from the same
+  // values, is not the same bits.
+  static constexpr bool mixed = detail::KindsOf<D>::mixed;
 
   TaskScheduler(std::vector<D> devices, A allocation, SchedulerOptions options = {})
       : devices_(checked(std::move(devices), options)),
@@ -93,12 +96,13 @@ class TaskScheduler final : private detail::TaskHome {
   Trace* trace() const { return options_.trace; }  // null when nobody traces
 
   // SPMD: fn(Rank<D>&) once for each device at the same time, on its compute lane; returns when all returned, with a
-  // vector of their results in rank order if there are any. One run at a time: callers queue up, behind tasks that are
-  // queued. If ranks throw, the caller gets the exception that came first, unchanged; the Errors by which others report
-  // the failure of a peer count only if there is nothing else. Devices in quarantine take part: a run needs all.
+  // vector of their results in rank order if there are any. Of mixed devices each rank has its own kind: fn takes auto&.
+  // One run at a time: callers queue up, behind tasks that are queued. If ranks throw, the caller gets the exception
+  // that came first, unchanged; the Errors by which others report the failure of a peer count only if there is nothing
+  // else. Devices in quarantine take part: a run needs all.
   template <class F>
   auto run_on_every_device(F&& fn) {
-    using R = std::decay_t<std::invoke_result_t<F&, Rank<D>&>>;
+    using R = std::decay_t<std::invoke_result_t<F&, Rank<FirstKind>&>>;
     expects(detail::this_lane.scheduler != home(),
             "run_on_every_device was called by a rank or a task of the same scheduler, and would wait for itself");
     std::lock_guard lock(gang_.mutex());
@@ -108,11 +112,13 @@ class TaskScheduler final : private detail::TaskHome {
     if constexpr (!std::is_void_v<R>) results.resize(devices_.size());
     auto body = [&](int index) noexcept {
       try {
-        Rank<D> rank(index, device(index), world, options_.trace);
-        if constexpr (std::is_void_v<R>)
-          fn(rank);
-        else
-          results[static_cast<std::size_t>(index)].emplace(fn(rank));
+        detail::visit_device(device(index), [&](auto& own) {
+          Rank rank(index, own, world, options_.trace);
+          if constexpr (std::is_void_v<R>)
+            fn(rank);
+          else
+            results[static_cast<std::size_t>(index)].emplace(fn(rank));
+        });
       } catch (...) {
         failures.post(*world, index);
       }
@@ -135,11 +141,13 @@ class TaskScheduler final : private detail::TaskHome {
     return board_.partition(extent, align, board_.shares());
   }
   // Collective: the n-th call of every rank of a run gets the same answer, which is as new as the first of these calls.
-  std::vector<double> shares(Rank<D>& rank) const {
+  template <Device Own>
+  std::vector<double> shares(Rank<Own>& rank) const {
     return *rank.world().template meet<std::vector<double>>(
         rank.rank(), [this] { return std::make_shared<std::vector<double>>(board_.shares()); });
   }
-  Partition partition(Rank<D>& rank, std::int64_t extent, std::int64_t align = 1) const {
+  template <Device Own>
+  Partition partition(Rank<Own>& rank, std::int64_t extent, std::int64_t align = 1) const {
     return board_.partition(extent, align, shares(rank));
   }
 
@@ -160,7 +168,8 @@ class TaskScheduler final : private detail::TaskHome {
   template <class F>
   auto submit(F&& task, TaskOptions options = {}) {
     using Callable = std::decay_t<F>;
-    static_assert(std::invocable<Callable&, D&> || std::invocable<Callable&>, "a task takes its device, or nothing");
+    static_assert(std::invocable<Callable&, FirstKind&> || std::invocable<Callable&>,
+                  "a task takes its device, or nothing");
     using R = result_of<Callable>;
     static_assert(!std::is_reference_v<R>, "a task gives a value; return a pointer instead of a reference");
     check(options);
@@ -197,6 +206,7 @@ class TaskScheduler final : private detail::TaskHome {
 
  private:
   using Clock = std::chrono::steady_clock;
+  using FirstKind = typename detail::KindsOf<D>::First;
 
   struct LaneState {
     template <class... Args>
@@ -212,8 +222,8 @@ class TaskScheduler final : private detail::TaskHome {
     using type = std::invoke_result_t<Callable&>;
   };
   template <class Callable>
-  struct Result<Callable, std::enable_if_t<std::invocable<Callable&, D&>>> {
-    using type = std::invoke_result_t<Callable&, D&>;
+  struct Result<Callable, std::enable_if_t<std::invocable<Callable&, FirstKind&>>> {
+    using type = std::invoke_result_t<Callable&, FirstKind&>;
   };
   template <class Callable>
   using result_of = std::remove_cv_t<typename Result<Callable>::type>;
@@ -229,8 +239,8 @@ class TaskScheduler final : private detail::TaskHome {
     }
     void invoke(void* where) override {
       auto call = [&]() -> R {
-        if constexpr (std::invocable<Callable&, D&>)
-          return (*callable)(*static_cast<D*>(where));
+        if constexpr (std::invocable<Callable&, FirstKind&>)
+          return detail::visit_device(*static_cast<D*>(where), *callable);
         else
           return (*callable)();
       };
@@ -255,7 +265,9 @@ class TaskScheduler final : private detail::TaskHome {
   }
   const detail::TaskHome* home() const { return this; }
   static void pin(D& device) {
-    if constexpr (requires { device.team().pin_caller(); }) device.team().pin_caller();
+    detail::visit_device(device, [](auto& own) {
+      if constexpr (requires { own.team().pin_caller(); }) own.team().pin_caller();
+    });
   }
   void check_device(int device) const {
     expects(device >= 0 && device < device_count(), [&] {
@@ -381,7 +393,7 @@ class TaskScheduler final : private detail::TaskHome {
   std::deque<LaneState> lanes_;  // last: the threads use the others
 };
 
-template <Device D, Allocation A>
+template <Schedulable D, Allocation A>
 TaskScheduler(std::vector<D>, A, SchedulerOptions = {}) -> TaskScheduler<A, D>;
 
 }  // namespace troika
