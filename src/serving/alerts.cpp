@@ -19,12 +19,15 @@ std::string text(const char* format, double value) {
   return line;
 }
 
+std::chrono::nanoseconds hold_of(const AlertLimits& limits) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(limits.hold_seconds));
+}
+
 }  // namespace
 
 std::vector<Measurement> serving_measurements(const std::vector<SampledEngine>& engines, const RequestLog& requests,
                                               const AlertLimits& limits, Clock::time_point now) {
-  const auto hold =
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(limits.hold_seconds));
+  const auto hold = hold_of(limits);
   const double silence = limits.silence_seconds, budget = limits.first_token_seconds;
   const auto recent = requests.since(now - window);
   std::vector<Measurement> round;
@@ -69,6 +72,23 @@ std::vector<Measurement> serving_measurements(const std::vector<SampledEngine>& 
                      engine.model,
                      errors,
                      text("%.0f %% of the requests of the last 5 minutes failed", 100 * errors)});
+  }
+  return round;
+}
+
+std::vector<Measurement> gpu_measurements(const std::vector<GpuReading>& gpus, const AlertLimits& limits) {
+  std::vector<Measurement> round;
+  for (const auto& gpu : gpus) {
+    const std::string name = "GPU " + std::to_string(gpu.index);
+    round.push_back({{"GPU lost", 1, 1, 0ns},
+                     name,
+                     gpu.lost ? 1.0 : 0.0,
+                     "the driver does not reach it any more; mostly only a restart of the machine brings it back"});
+    round.push_back({{"GPU slowed", 1, 1, hold_of(limits)},
+                     name,
+                     gpu.slowed.value_or(false) ? 1.0 : 0.0,
+                     gpu.celsius ? text("heat or its power supply holds its clocks down, at %.0f degrees", *gpu.celsius)
+                                 : "heat or its power supply holds its clocks down"});
   }
   return round;
 }

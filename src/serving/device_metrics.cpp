@@ -57,6 +57,10 @@ double known(const std::optional<T>& value) {
   return value ? static_cast<double>(*value) : unknown;
 }
 constexpr Value<GpuReading> of_gpus[] = {
+    {"troika_gpu_up", "0 where the driver does not reach a GPU any more.", MetricType::Gauge,
+     [](const GpuReading& g) { return g.lost ? 0.0 : 1.0; }},
+    {"troika_gpu_slowed", "1 while heat or the power supply holds its clocks down.", MetricType::Gauge,
+     [](const GpuReading& g) { return known(g.slowed); }},
     {"troika_gpu_utilisation_ratio", "Share of the latest moments in which a kernel ran.", MetricType::Gauge,
      [](const GpuReading& g) { return known(g.utilisation); }},
     {"troika_gpu_memory_used_bytes", "Memory in use, of all programs.", MetricType::Gauge,

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <troika/serving/monitor.hpp>
 
+#include <algorithm>
 #include <condition_variable>
+#include <iterator>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
+#include <troika/observe/gpus.hpp>
 #include <troika/serving/engine_sampler.hpp>
 #include <troika/serving/engine_watch.hpp>
 #include <troika/serving/metrics.hpp>
@@ -66,7 +69,9 @@ struct Monitor::State {
     const auto now = options.clock();
     std::lock_guard lock(sampling);
     auto fresh = sampler.sample(watch, now);
-    alerts.measure(serving_measurements(fresh, *requests, options.limits, now), now);
+    auto round = serving_measurements(fresh, *requests, options.limits, now);
+    std::ranges::move(gpu_measurements(gpus.read(), options.limits), std::back_inserter(round));
+    alerts.measure(round, now);
     std::lock_guard latest_lock(mutex);
     latest = std::move(fresh);
   }
@@ -92,6 +97,7 @@ struct Monitor::State {
   const MonitorOptions options;
   const Clock::time_point start;
   EngineWatch watch;
+  const Gpus gpus;
   const Metrics metrics;
   Readiness readiness;
   const std::shared_ptr<RequestLog> requests = std::make_shared<RequestLog>();

@@ -1,102 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <troika/observe/gpus.hpp>
 
-#include <cstring>
-#include <map>
 #include <string>
 
 #include <support/catch.hpp>
+#include <support/fake_nvml.hpp>
 
 using troika::Gpus;
-
-namespace {
-
-// NVML with two GPUs, of which the second says less. What NVML's own structures hold is written here again.
-struct FakeNvml {
-  struct Utilisation {
-    unsigned gpu, memory;
-  };
-  struct Memory {
-    unsigned long long total, free, used;
-  };
-  static constexpr int not_supported = 3, gone = 15;
-
-  static inline int begun = 0, init_result = 0;
-  static inline bool lost = false;  // the second
-
-  static unsigned number(void* device) { return static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(device)) - 1; }
-  static int init() {
-    if (init_result == 0) ++begun;
-    return init_result;
-  }
-  static int shutdown() {
-    --begun;
-    return 0;
-  }
-  static int count(unsigned* to) {
-    *to = 2;
-    return 0;
-  }
-  static int handle(unsigned index, void** to) {
-    if (lost && index == 1) return gone;
-    *to = reinterpret_cast<void*>(std::uintptr_t{index} + 1);
-    return 0;
-  }
-  static int name(void* device, char* to, unsigned size) {
-    std::strncpy(to, number(device) == 0 ? "NVIDIA Example" : std::string(500, 'x').c_str(), size);
-    return 0;
-  }
-  static int uuid(void*, char* to, unsigned size) {
-    std::strncpy(to, "GPU-1234", size);
-    return 0;
-  }
-  static int utilisation(void* device, Utilisation* to) {
-    if (number(device) == 1) return not_supported;
-    *to = {75, 20};
-    return 0;
-  }
-  static int memory(void*, Memory* to) {
-    *to = {80ull << 30, 60ull << 30, 20ull << 30};
-    return 0;
-  }
-  static int temperature(void* device, int sensor, unsigned* to) {
-    if (sensor != 0 || number(device) == 1) return not_supported;
-    *to = 66;
-    return 0;
-  }
-  static int power(void* device, unsigned* to) {
-    if (number(device) == 1) return not_supported;
-    *to = 350500;
-    return 0;
-  }
-  static int clock(void*, int type, unsigned* to) {
-    *to = type == 1 ? 1980 : type == 2 ? 2619 : 0;
-    return 0;
-  }
-
-  static std::map<std::string, void*> functions() {
-    return {{"nvmlInit_v2", reinterpret_cast<void*>(init)},
-            {"nvmlShutdown", reinterpret_cast<void*>(shutdown)},
-            {"nvmlDeviceGetCount_v2", reinterpret_cast<void*>(count)},
-            {"nvmlDeviceGetHandleByIndex_v2", reinterpret_cast<void*>(handle)},
-            {"nvmlDeviceGetName", reinterpret_cast<void*>(name)},
-            {"nvmlDeviceGetUUID", reinterpret_cast<void*>(uuid)},
-            {"nvmlDeviceGetUtilizationRates", reinterpret_cast<void*>(utilisation)},
-            {"nvmlDeviceGetMemoryInfo", reinterpret_cast<void*>(memory)},
-            {"nvmlDeviceGetTemperature", reinterpret_cast<void*>(temperature)},
-            {"nvmlDeviceGetPowerUsage", reinterpret_cast<void*>(power)},
-            {"nvmlDeviceGetClockInfo", reinterpret_cast<void*>(clock)}};
-  }
-  static Gpus::Find find(const std::string& without = "") {
-    return [without](const char* symbol) -> void* {
-      const auto all = functions();
-      const auto found = all.find(symbol);
-      return symbol == without || found == all.end() ? nullptr : found->second;
-    };
-  }
-};
-
-}  // namespace
+using troika::test::FakeNvml;
 
 TEST_CASE("GPUs are read through NVML, each as far as it answers") {
   {
@@ -117,6 +28,8 @@ TEST_CASE("GPUs are read through NVML, each as far as it answers") {
     CHECK(readings[0].memory_clock == 2619e6);
     CHECK(readings[1].index == 1);
     CHECK(readings[1].name == std::string(127, 'x'));
+    CHECK(readings[0].slowed == false);
+    CHECK_FALSE(readings[1].slowed);
     CHECK_FALSE(readings[1].utilisation);
     CHECK_FALSE(readings[1].celsius);
     CHECK_FALSE(readings[1].watts);
@@ -127,10 +40,48 @@ TEST_CASE("GPUs are read through NVML, each as far as it answers") {
     FakeNvml::lost = false;
     REQUIRE(after.size() == 2);
     CHECK(after[1].index == 1);
+    CHECK(after[1].lost);
+    CHECK_FALSE(after[0].lost);
     CHECK(after[1].name.empty());
     CHECK_FALSE(after[1].memory);
   }
   CHECK(FakeNvml::begun == 0);
+}
+
+TEST_CASE("a GPU is read by its place on the bus") {
+  const Gpus gpus(FakeNvml::find());
+  const auto second = gpus.read("0000:02:00.0");
+  REQUIRE(second);
+  CHECK(second->index == -1);
+  CHECK_FALSE(second->lost);
+  CHECK(second->memory == 80ull << 30);
+  CHECK_FALSE(gpus.read("0000:03:00.0"));
+  FakeNvml::lost = true;
+  const auto after = gpus.read("0000:02:00.0");
+  FakeNvml::lost = false;
+  REQUIRE(after);
+  CHECK(after->lost);
+}
+
+TEST_CASE("what holds the clocks of a GPU down is told from what does so all the time") {
+  for (const auto* symbol : {"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"}) {
+    FakeNvml::reasons_symbol = symbol;
+    const Gpus gpus(FakeNvml::find());
+    // Nothing to do, clocks that were asked for, the usual limit of power, boost in step, a display.
+    for (const unsigned long long usual : {0x1, 0x2, 0x4, 0x10, 0x100}) {
+      FakeNvml::reasons_now = usual;
+      CHECK(gpus.read()[0].slowed == false);
+    }
+    for (const unsigned long long slow : {0x8, 0x20, 0x40, 0x80, 0x44}) {
+      FakeNvml::reasons_now = slow;
+      CHECK(gpus.read()[0].slowed == true);
+    }
+    FakeNvml::reasons_now = 0;
+  }
+  FakeNvml::reasons_symbol = "nvmlDeviceGetCurrentClocksEventReasons";
+  const Gpus old(FakeNvml::find(FakeNvml::reasons_symbol));
+  CHECK(old.problem().empty());
+  CHECK_FALSE(old.read()[0].slowed);
 }
 
 TEST_CASE("a machine without NVML has no GPUs, and says why") {
@@ -139,6 +90,7 @@ TEST_CASE("a machine without NVML has no GPUs, and says why") {
   CHECK(none.problem().find("libthere-is-no-such-library.so.7") != std::string::npos);
 
   for (const auto& [symbol, function] : FakeNvml::functions()) {
+    if (symbol == FakeNvml::reasons_symbol) continue;
     const Gpus old(FakeNvml::find(symbol));
     CHECK(old.problem() == "NVML has no " + symbol);
     CHECK(old.read().empty());

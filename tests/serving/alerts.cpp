@@ -80,6 +80,23 @@ TEST_CASE("each trouble of a server raises its alert") {
   }
 }
 
+TEST_CASE("a GPU that is lost raises an alert at once, one that is slowed after a while") {
+  const std::vector<troika::GpuReading> gpus{{.index = 0, .celsius = 60, .slowed = false},
+                                             {.index = 1, .lost = true},
+                                             {.index = 2},
+                                             {.index = 3, .celsius = 95, .slowed = true}};
+  troika::Alerts alerts;
+  const auto firing = [&](Clock::time_point at) {
+    alerts.measure(troika::serving::gpu_measurements(gpus, AlertLimits{}), at);
+    List list;
+    for (const auto& alert : alerts.firing()) list.push_back(alert.rule + ": " + alert.subject);
+    return list;
+  };
+  CHECK(firing(Clock::time_point(1h)) == List{"GPU lost: GPU 1"});
+  CHECK(firing(Clock::time_point(1h + 16s)) == List{"GPU lost: GPU 1", "GPU slowed: GPU 3"});
+  CHECK(alerts.firing()[1].text.find("95 degrees") != std::string::npos);
+}
+
 TEST_CASE("a few requests prove nothing, and old ones are forgotten") {
   Watched server;
   server.ended(2, Finish::failed, 0s);

@@ -16,12 +16,14 @@ namespace troika {
 
 // What a GPU says of itself. Some say less than others.
 struct GpuReading {
-  int index = 0;  // as nvidia-smi counts
+  int index = -1;     // as nvidia-smi counts; -1: it was not asked by that
+  bool lost = false;  // it has fallen off its bus, and says nothing
   std::string name{}, uuid{};
   std::optional<double> utilisation{};                   // share of the latest moments in which a kernel ran, 0 to 1
   std::optional<std::uint64_t> memory_used{}, memory{};  // bytes
   std::optional<double> celsius{}, watts{};
   std::optional<double> clock{}, memory_clock{};  // Hz, of the multiprocessors and of the memory
+  std::optional<bool> slowed{};                   // its clocks are held down by heat, or by what feeds it power
 };
 
 // All GPUs of this machine, by NVML: the library that comes with NVIDIA's driver. It is looked for when the program
@@ -50,14 +52,26 @@ class Gpus {
   // Why nothing can be read; empty where it can.
   const std::string& problem() const { return problem_; }
 
-  // A reading takes a millisecond or so. A GPU that answers nothing, because it has fallen off its bus, has its index
-  // and no more.
+  // A reading takes a millisecond or so.
   std::vector<GpuReading> read() const {
     std::vector<GpuReading> readings;
     unsigned count = 0;
     if (!problem_.empty() || count_(&count) != success) return readings;
-    for (unsigned i = 0; i < count; ++i) readings.push_back(read(i));
+    for (unsigned i = 0; i < count; ++i) {
+      Device device = nullptr;
+      const auto found = handle_(i, &device);
+      readings.push_back(read(found, device));
+      readings.back().index = static_cast<int>(i);
+    }
     return readings;
+  }
+  // Of one, by the name of its place on the bus, "0000:3B:00.0"; nothing where NVML knows of none there.
+  std::optional<GpuReading> read(const std::string& pci_bus_id) const {
+    if (!problem_.empty()) return std::nullopt;
+    Device device = nullptr;
+    const auto found = handle_on_bus_(pci_bus_id.c_str(), &device);
+    if (found != success && found != gpu_is_lost) return std::nullopt;
+    return read(found, device);
   }
 
  private:
@@ -70,8 +84,10 @@ class Gpus {
   struct Memory {
     unsigned long long total, free, used;
   };
-  static constexpr Result success = 0;
+  static constexpr Result success = 0, gpu_is_lost = 15;
   static constexpr int gpu_sensor = 0, multiprocessors = 1, memory_bus = 2;
+  // Reasons of the hardware, of its heat seen by the driver, of its heat, of the power supply.
+  static constexpr unsigned long long slowdowns = 0x08 | 0x20 | 0x40 | 0x80;
 
   struct Close {
     void operator()(void* library) const { dlclose(library); }
@@ -87,6 +103,7 @@ class Gpus {
     bind(shutdown_, "nvmlShutdown");
     bind(count_, "nvmlDeviceGetCount_v2");
     bind(handle_, "nvmlDeviceGetHandleByIndex_v2");
+    bind(handle_on_bus_, "nvmlDeviceGetHandleByPciBusId_v2");
     bind(name_, "nvmlDeviceGetName");
     bind(uuid_, "nvmlDeviceGetUUID");
     bind(utilisation_, "nvmlDeviceGetUtilizationRates");
@@ -94,28 +111,36 @@ class Gpus {
     bind(temperature_, "nvmlDeviceGetTemperature");
     bind(power_, "nvmlDeviceGetPowerUsage");
     bind(clock_, "nvmlDeviceGetClockInfo");
+    for (const auto* symbol : {"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"})
+      if (!reasons_)
+        reasons_ = reinterpret_cast<decltype(reasons_)>(find(symbol));  // drivers before 535 have the second
     if (!problem_.empty()) return;
     if (const auto result = init(); result != success) {
       problem_ = "NVML does not begin: error " + std::to_string(result);
     }
   }
 
-  GpuReading read(unsigned index) const {
-    GpuReading reading{.index = static_cast<int>(index)};
-    Device device = nullptr;
-    if (handle_(index, &device) != success) return reading;
+  GpuReading read(Result found, Device device) const {
+    GpuReading reading;
+    reading.lost = found == gpu_is_lost;
+    if (found != success) return reading;
     reading.name = text(name_, device);
     reading.uuid = text(uuid_, device);
     if (Utilisation value{}; utilisation_(device, &value) == success) reading.utilisation = value.gpu / 100.0;
-    if (Memory value{}; memory_(device, &value) == success) {
+    Memory value{};
+    const auto answered = memory_(device, &value);
+    reading.lost = answered == gpu_is_lost;
+    if (answered == success) {
       reading.memory_used = value.used;
       reading.memory = value.total;
     }
-    unsigned value = 0;
-    if (temperature_(device, gpu_sensor, &value) == success) reading.celsius = value;
-    if (power_(device, &value) == success) reading.watts = value / 1e3;
-    if (clock_(device, multiprocessors, &value) == success) reading.clock = value * 1e6;
-    if (clock_(device, memory_bus, &value) == success) reading.memory_clock = value * 1e6;
+    unsigned number = 0;
+    if (temperature_(device, gpu_sensor, &number) == success) reading.celsius = number;
+    if (power_(device, &number) == success) reading.watts = number / 1e3;
+    if (clock_(device, multiprocessors, &number) == success) reading.clock = number * 1e6;
+    if (clock_(device, memory_bus, &number) == success) reading.memory_clock = number * 1e6;
+    if (unsigned long long why = 0; reasons_ && reasons_(device, &why) == success)
+      reading.slowed = (why & slowdowns) != 0;
     return reading;
   }
   static std::string text(Result (*get)(Device, char*, unsigned), Device device) {
@@ -130,6 +155,7 @@ class Gpus {
   Result (*shutdown_)() = nullptr;
   Result (*count_)(unsigned*) = nullptr;
   Result (*handle_)(unsigned, Device*) = nullptr;
+  Result (*handle_on_bus_)(const char*, Device*) = nullptr;
   Result (*name_)(Device, char*, unsigned) = nullptr;
   Result (*uuid_)(Device, char*, unsigned) = nullptr;
   Result (*utilisation_)(Device, Utilisation*) = nullptr;
@@ -137,6 +163,7 @@ class Gpus {
   Result (*temperature_)(Device, int, unsigned*) = nullptr;
   Result (*power_)(Device, unsigned*) = nullptr;
   Result (*clock_)(Device, int, unsigned*) = nullptr;
+  Result (*reasons_)(Device, unsigned long long*) = nullptr;
 };
 
 }  // namespace troika

@@ -24,7 +24,9 @@ struct DeviceLoad {
   double queued_work = 0;              // the work of the others
   double task_work = 0;                // of the task to be placed, the same in every candidate; 0: not stated
   std::size_t free_memory = SIZE_MAX;  // bytes; SIZE_MAX: unknown or without limit
-  bool healthy = true;                 // false: in quarantine
+  bool healthy = true;                 // false: in quarantine, or lost
+  bool slowed = false;                 // a GPU whose clocks are held down by heat or power
+  double utilisation = 0;              // of a GPU, by all programs; 0 also if unknown
   std::uint64_t succeeded = 0;         // tasks, over the life of the scheduler
   std::uint64_t failed = 0;
   double busy_seconds = 0;

@@ -16,6 +16,7 @@
 
 #include <troika/core/error.hpp>
 #include <troika/core/partition.hpp>
+#include <troika/device/condition.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/mixed.hpp>
 #include <troika/scheduling/allocation.hpp>
@@ -160,7 +161,7 @@ class DeviceBoard {
     entry.measure(entry.work_meter, entry.speed, work, seconds);
   }
 
-  std::vector<DeviceLoad> loads() const {
+  std::vector<DeviceLoad> loads() {
     std::lock_guard lock(mutex_);
     std::vector<DeviceLoad> loads;
     for (std::size_t i = 0; i < entries_.size(); ++i) loads.push_back(load_of(i));
@@ -187,7 +188,9 @@ class DeviceBoard {
     SpeedMeter work_meter, task_meter;
     std::atomic<double> speed{0}, tasks_per_second{0}, busy_seconds{0};
     std::atomic<std::uint64_t> succeeded{0}, failed{0};
-    DeviceHealth health;                 // under the lock of the board
+    DeviceHealth health;  // under the lock of the board, and what follows
+    DeviceCondition condition{};
+    std::optional<DeviceHealth::Time> condition_read{};
     std::atomic<bool> on_record{false};  // health has something on record
   };
 
@@ -210,9 +213,10 @@ class DeviceBoard {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
       if (was_tried(node, static_cast<int>(i))) continue;
       const auto& health = entries_[i].health;
-      if (health.healthy()) {
-        scratch_.push_back(load_of(i));
-        scratch_.back().task_work = node.work;
+      auto load = load_of(i);
+      if (load.healthy) {
+        load.task_work = node.work;
+        scratch_.push_back(load);
       } else if (!last_resort || health.last_failure() < entries_[*last_resort].health.last_failure()) {
         last_resort = i;
       }
@@ -244,8 +248,19 @@ class DeviceBoard {
                    std::to_string(entry.health.back_off().count()) + " ms");
   }
 
-  DeviceLoad load_of(std::size_t device) const {
-    const auto& entry = entries_[device];
+  // Asks a device how it is, once a second at most.
+  template <class Own>
+  void look_at(const Own& device, Entry& entry) {
+    if constexpr (HasCondition<Own>) {
+      const auto now = clock_();
+      if (entry.condition_read && now - *entry.condition_read < std::chrono::seconds(1)) return;
+      entry.condition = device.condition();
+      entry.condition_read = now;
+    }
+  }
+
+  DeviceLoad load_of(std::size_t device) {
+    auto& entry = entries_[device];
     DeviceLoad load;
     load.device = static_cast<int>(device);
     load.speed = entry.speed.load(std::memory_order_relaxed);
@@ -256,8 +271,13 @@ class DeviceBoard {
     // A sum of many roundings: what is left of it in an empty queue is nothing.
     if (load.queued > load.queued_unstated)
       load.queued_work = std::max(0.0, entry.queued_work.load(std::memory_order_relaxed));
-    load.free_memory = visit_device((*devices_)[device], [](const auto& own) { return free_memory(own); });
-    load.healthy = entry.health.healthy();
+    visit_device((*devices_)[device], [&](const auto& own) {
+      look_at(own, entry);
+      load.free_memory = std::min(entry.condition.free_memory, free_memory(own));
+    });
+    load.healthy = entry.health.healthy() && !entry.condition.lost;
+    load.slowed = entry.condition.slowed;
+    load.utilisation = entry.condition.utilisation;
     load.succeeded = entry.succeeded.load(std::memory_order_relaxed);
     load.failed = entry.failed.load(std::memory_order_relaxed);
     load.busy_seconds = entry.busy_seconds.load(std::memory_order_relaxed);

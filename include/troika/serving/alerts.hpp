@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <troika/observe/alerts.hpp>
+#include <troika/observe/gpus.hpp>
 #include <troika/serving/engine_sampler.hpp>
 #include <troika/serving/request_log.hpp>
 
@@ -21,5 +22,7 @@ struct AlertLimits {
 // model.
 std::vector<Measurement> serving_measurements(const std::vector<SampledEngine>& engines, const RequestLog& requests,
                                               const AlertLimits& limits, Clock::time_point now);
+// And of the GPUs of its machine: lost ones, and such as are slowed by heat or by their power supply.
+std::vector<Measurement> gpu_measurements(const std::vector<GpuReading>& gpus, const AlertLimits& limits);
 
 }  // namespace troika::serving

@@ -2,10 +2,13 @@
 #include "queue.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory>
 #include <string>
 
 #include <troika/core/error.hpp>
+#include <troika/observe/gpus.hpp>
 
 #include "products.hpp"
 
@@ -99,16 +102,36 @@ namespace {
 std::string name_of(int gpu, int virtual_rank, int virtual_ranks) {
   return "cuda:" + std::to_string(gpu) + (virtual_ranks > 1 ? "/" + std::to_string(virtual_rank) : "");
 }
+// "0000:3B:00.0", its place on the bus, which NVML knows GPUs by, too; the numbers of the two differ.
+std::string bus_of(int gpu) {
+  std::array<char, 32> name{};
+  cuda::check(cudaDeviceGetPCIBusId(name.data(), static_cast<int>(name.size()), gpu), "cudaDeviceGetPCIBusId");
+  return name.data();
+}
 }  // namespace
 
 CudaDevice::CudaDevice(int index, CudaOptions options, int gpu, int virtual_rank)
     : index_(index),
       gpu_(gpu),
       name_(name_of(gpu, virtual_rank, options.virtual_ranks)),
-      options_(options),
-      memory_(std::make_shared<CudaPool>(gpu, CudaPool::Kind::device, options.memory_limit)),
+      bus_(bus_of(gpu)),
+      options_(std::move(options)),
+      memory_(std::make_shared<CudaPool>(gpu, CudaPool::Kind::device, options_.memory_limit)),
       pinned_(std::make_shared<CudaPool>(gpu, CudaPool::Kind::pinned, SIZE_MAX)),
-      queue_(std::make_shared<cuda::Queue>(gpu, memory_, pinned_)) {}
+      queue_(std::make_shared<cuda::Queue>(gpu, memory_, pinned_)) {
+  if (!options_.nvml) options_.nvml = std::make_shared<Gpus>();
+}
+
+DeviceCondition CudaDevice::condition() const {
+  const auto reading = options_.nvml->read(bus_);
+  if (!reading) return {};
+  DeviceCondition condition{.lost = reading->lost,
+                            .slowed = reading->slowed.value_or(false),
+                            .utilisation = reading->utilisation.value_or(0)};
+  if (reading->memory && reading->memory_used)
+    condition.free_memory = *reading->memory - std::min(*reading->memory, *reading->memory_used);
+  return condition;
+}
 
 void CudaStream::synchronize() { device_->queue().synchronize(); }
 void CudaStream::guard(std::weak_ptr<StreamGuard> guard) { device_->queue().guard(std::move(guard)); }
@@ -129,6 +152,7 @@ std::vector<CudaDevice> cuda_devices(CudaOptions options, std::vector<int> gpus)
           [&] { return "each GPU is shared by 1 device or more, not " + std::to_string(options.virtual_ranks); });
   if (gpus.empty())
     for (int gpu = 0; gpu < count; ++gpu) gpus.push_back(gpu);
+  if (!options.nvml) options.nvml = std::make_shared<Gpus>();
   if (gpus.empty()) throw Error(Fault::unsupported, "no GPU: the driver has none that this process may use");
   std::vector<CudaDevice> devices;
   for (const int gpu : gpus) {

@@ -92,6 +92,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     return cudaSuccess;
   });
 }
+cudaError_t cudaDeviceGetPCIBusId(char* name, int size, int device) {
+  return call([&](Driver& driver, auto&) {
+    if (device < 0 || device >= driver.options.gpus) return cudaErrorInvalidDevice;
+    std::snprintf(name, static_cast<std::size_t>(size), "0000:%02X:00.0", 1 + device);
+    return cudaSuccess;
+  });
+}
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   return call([&](Driver& driver, auto&) {
     *can = device != peer && (device < driver.options.without_peers) == (peer < driver.options.without_peers);

@@ -25,6 +25,7 @@ using std::size_t;
   is(static_cast<cudaError_t (*)(int)>(cudaSetDevice));
   is(static_cast<cudaError_t (*)(int*)>(cudaGetDevice));
   is(static_cast<cudaError_t (*)(int*, cudaDeviceAttr, int)>(cudaDeviceGetAttribute));
+  is(static_cast<cudaError_t (*)(char*, int, int)>(cudaDeviceGetPCIBusId));
   is(static_cast<cudaError_t (*)(int*, int, int)>(cudaDeviceCanAccessPeer));
   is(static_cast<cudaError_t (*)(int, unsigned)>(cudaDeviceEnablePeerAccess));
   is(static_cast<cudaError_t (*)()>(cudaGetLastError));

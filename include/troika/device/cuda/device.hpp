@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <troika/device/condition.hpp>
 #include <troika/device/cuda/memory.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/precision.hpp>
@@ -15,6 +16,7 @@
 namespace troika {
 
 class CudaStream;
+class Gpus;
 namespace cuda {
 class Queue;  // what a device has of the CUDA runtime; src/device/cuda/queue.hpp
 }
@@ -25,6 +27,7 @@ struct CudaOptions {
   Precision precision = Precision::fast;
   // Devices that share each GPU, with memory and a stream each: all that several GPUs do runs on one.
   int virtual_ranks = 1;
+  std::shared_ptr<const Gpus> nvml{};  // who tells of their condition; null: the driver's library, where there is one
 };
 
 // A GPU, or one of those that share it. A handle: copies share memory and stream. All calls may come from any thread,
@@ -48,12 +51,14 @@ class CudaDevice {
   HostBuffer allocate_host(std::size_t bytes) { return pinned_->allocate(bytes); }
   bool holds(const void* address) const { return memory_->holds(address); }
   std::size_t memory_reserved() const { return memory_->reserved(); }
+  // By NVML, so that nothing of it waits for the GPU. Of a GPU that is split (MIG) it is that of the whole.
+  DeviceCondition condition() const;
 
   cuda::Queue& queue() const { return *queue_; }
 
  private:
   int index_, gpu_;
-  std::string name_;
+  std::string name_, bus_;
   CudaOptions options_;
   std::shared_ptr<CudaPool> memory_, pinned_;
   std::shared_ptr<cuda::Queue> queue_;
