@@ -8,12 +8,17 @@
 #include <troika/core/error.hpp>
 
 #if defined(TROIKA_HAS_CUDA)
+#include <troika/communication/fastest.hpp>
 #include <troika/device/cuda/cuda.hpp>
 #endif
 
 // How devices of a kind reach each other.
 template <class D>
 inline const auto transport_of = troika::Threads{};
+#if defined(TROIKA_HAS_CUDA)
+template <>
+inline const auto transport_of<troika::CudaDevice> = troika::Fastest{};
+#endif
 
 // How many GPUs a program works on: as many as were asked for; else all that there are, which it says, unless cores were
 // asked for.

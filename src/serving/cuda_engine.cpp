@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include <troika/communication/threads.hpp>
+#include <troika/communication/fastest.hpp>
 #include <troika/core/error.hpp>
 #include <troika/device/cuda/cuda.hpp>
 #include <troika/serving/make_engine.hpp>
@@ -17,13 +17,14 @@ namespace troika::serving {
 namespace {
 
 // How GPUs reach each other.
-const Threads transport;
+Fastest transport(const Log& log) { return Fastest({.log = log}); }
 
 }  // namespace
 
 std::unique_ptr<Engine> make_engine(std::vector<CudaDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options) {
-  return make_engine_by(transport, std::move(devices), model, std::move(options));
+  auto by = transport(options.log);
+  return make_engine_by(std::move(by), std::move(devices), model, std::move(options));
 }
 
 ServerDevices server_gpus(int count, CudaOptions options) {

@@ -26,9 +26,6 @@ namespace troika {
 
 struct FastestOptions {
   std::chrono::nanoseconds connect_deadline = std::chrono::seconds(60);  // until all ranks have come
-  // Bytes at which ways are timed, from small to large.
-  std::array<std::size_t, 4> sizes{std::size_t{4} << 10, std::size_t{64} << 10, std::size_t{1} << 20,
-                                   std::size_t{16} << 20};
   Log log{};  // what was chosen (info), and what was found broken (warning); told by the first rank
   // Known already: nothing is tested or timed then.
   std::optional<FastestChoice> choice{};
@@ -51,8 +48,8 @@ struct FastestEngine {
     } else {
       std::array<Trial, 2> trials;
       for (const Way way : {Way::peer, Way::nccl})
-        engines[index(way)] = try_out(way, host, call, site, options, trials[index(way)]);
-      options.choice = choose(options, trials, site);
+        engines[index(way)] = try_out(way, host, call, site, trials[index(way)]);
+      options.choice = choose(options.log, trials, site);
       for (const Way way : {Way::peer, Way::nccl})
         if (!options.choice->uses(way)) engines[index(way)].reset();
     }
@@ -90,8 +87,7 @@ struct FastestEngine {
   // Null on all ranks where one of them finds something wrong, whatever that is; `trial` is then that rank's, else the
   // first one's.
   template <Endpoint Host>
-  static std::unique_ptr<DeviceEngine> try_out(Way way, Host& host, const Call& call, DeviceSite site,
-                                               const Options& options, Trial& trial) {
+  static std::unique_ptr<DeviceEngine> try_out(Way way, Host& host, const Call& call, DeviceSite site, Trial& trial) {
     CudaStream stream = site.stream;
     World& world = *site.world;
     const int me = site.world_rank();
@@ -102,7 +98,7 @@ struct FastestEngine {
       Host by = host.split(call, 0, host.rank());  // whoever throws leaves it, and nobody waits for him
       engine = connect(way, by, call, site);
       measure(
-          *engine, call, options.sizes, [&] { by.agree(call); }, own);
+          *engine, call, [&](bool goes_on) { return gather_on_host(by, call, char{goes_on})[0] != 0; }, own);
     } catch (const std::exception& error) {
       own.refuse(error);
     }
@@ -115,12 +111,12 @@ struct FastestEngine {
     return nullptr;
   }
 
-  // Every collective once with small odd sizes, then the time of each. Leaves in `trial` what is wrong, or the times.
-  static void measure(DeviceEngine& engine, const Call& call, const std::array<std::size_t, 4>& sizes,
-                      const std::function<void()>& meet, Trial& trial);
+  // Every collective once with small odd sizes, then the time of each, as far as a fraction of a second goes. Leaves in
+  // `trial` what is wrong, or the times. `meet`: all ranks meet, and go on if the first of them does.
+  static void measure(DeviceEngine& engine, const Call& call, const std::function<bool(bool)>& meet, Trial& trial);
   static void settle(CudaStream& stream) noexcept;
   // What all ranks go by, and a line about it in the log.
-  static FastestChoice choose(const Options& options, const std::array<Trial, 2>& trials, const DeviceSite& site);
+  static FastestChoice choose(const Log& log, const std::array<Trial, 2>& trials, const DeviceSite& site);
   static std::unique_ptr<DeviceEngine> join(Engines engines, DeviceSite site, const FastestChoice& choice);
 };
 

@@ -28,12 +28,14 @@ struct FastestChoice {
   template <class T>
   using Table = std::array<std::array<T, 4>, operations.size()>;  // of each operation, at each size
 
-  std::array<std::size_t, 4> sizes;  // from small to large
-  Table<Way> ways;
+  // Bytes, from small to large.
+  std::array<std::size_t, 4> sizes{std::size_t{16} << 10, std::size_t{128} << 10, std::size_t{1} << 20,
+                                   std::size_t{8} << 20};
+  Table<Way> ways{};
 
   // All by one way.
   static FastestChoice only(Way way) {
-    FastestChoice choice{{1, 2, 3, 4}, {}};
+    FastestChoice choice;
     for (auto& of_operation : choice.ways) of_operation.fill(way);
     return choice;
   }

@@ -30,7 +30,7 @@ std::unique_ptr<Engine> make_engine_by(Transport transport, std::vector<D> devic
                                                      std::move(transport));
 }
 
-// make(number) makes one of the devices, anew for each engine.
+// make(number) makes one of the devices, anew for each engine; transport(log) by what its ranks talk.
 template <class Transport, class Make>
 ServerDevices server_devices_by(Transport transport, int count, std::uint64_t memory, Make make) {
   const auto make_all = [make](std::span<const int> numbers) {
@@ -43,13 +43,14 @@ ServerDevices server_devices_by(Transport transport, int count, std::uint64_t me
           .make_engine =
               [transport, make_all](std::span<const int> numbers, const std::filesystem::path& model,
                                     EngineOptions options) {
-                return make_engine_by(transport, make_all(numbers), model, std::move(options));
+                auto by = transport(options.log);
+                return make_engine_by(std::move(by), make_all(numbers), model, std::move(options));
               },
           .self_check =
               [transport, make_all, count] {
                 std::vector<int> all(static_cast<std::size_t>(count));
                 std::iota(all.begin(), all.end(), 0);
-                return self_check_by(transport, make_all(all));
+                return self_check_by(transport(Log::silent()), make_all(all));
               }};
 }
 

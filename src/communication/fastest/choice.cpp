@@ -30,12 +30,10 @@ std::string FastestChoice::text() const {
   return all;
 }
 
-FastestChoice FastestEngine::choose(const Options& options, const std::array<Trial, 2>& trials,
-                                    const DeviceSite& site) {
+FastestChoice FastestEngine::choose(const Log& log, const std::array<Trial, 2>& trials, const DeviceSite& site) {
   const Trial &peer = trials[index(Way::peer)], &nccl = trials[index(Way::nccl)];
   FastestChoice choice = FastestChoice::only(peer.sound ? Way::peer : nccl.sound ? Way::nccl : Way::host);
   if (peer.sound && nccl.sound) {
-    choice.sizes = options.sizes;
     for (std::size_t o = 0; o < choice.ways.size(); ++o)
       for (std::size_t s = 0; s < choice.sizes.size(); ++s)
         if (nccl.seconds[o][s] < peer.seconds[o][s]) choice.ways[o][s] = Way::nccl;
@@ -50,9 +48,9 @@ FastestChoice FastestEngine::choose(const Options& options, const std::array<Tri
     if (trial.missing)
       line += "; " + why;
     else
-      options.log.write(LogLevel::warning, why);
+      log.write(LogLevel::warning, why);
   }
-  options.log.write(LogLevel::info, line);
+  log.write(LogLevel::info, line);
   return choice;
 }
 

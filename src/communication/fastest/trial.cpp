@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,7 @@ void say(FastestEngine::Trial& trial, const std::string& trouble) {
 
 // The median of a few runs, each between two waits for the stream.
 float time_of(DeviceEngine& engine, Operation operation, std::size_t bytes, std::chrono::nanoseconds deadline,
-              const std::byte* in, std::byte* out, const std::function<void()>& meet) {
+              const std::byte* in, std::byte* out, const std::function<bool(bool)>& meet) {
   const auto ranks = static_cast<std::size_t>(engine.site().world_size);
   const bool of_parts = operation == Operation::all_gather || operation == Operation::reduce_scatter ||
                         operation == Operation::all_to_all;
@@ -33,7 +34,7 @@ float time_of(DeviceEngine& engine, Operation operation, std::size_t bytes, std:
   CudaStream stream = engine.site().stream;
   std::array<float, 3> seconds;
   for (int i = -1; i < static_cast<int>(seconds.size()); ++i) {
-    meet();
+    meet(true);
     const auto begin = std::chrono::steady_clock::now();
     fastest::exchange(engine, operation, call, in, out);
     stream.synchronize();
@@ -73,22 +74,29 @@ void FastestEngine::Trial::refuse(const std::exception& error) {
   say(*this, error.what());
 }
 
-void FastestEngine::measure(DeviceEngine& engine, const Call& call, const std::array<std::size_t, 4>& sizes,
-                            const std::function<void()>& meet, Trial& trial) {
+void FastestEngine::measure(DeviceEngine& engine, const Call& call, const std::function<bool(bool)>& meet,
+                            Trial& trial) {
   // Who waits for a device that does not come does not wait until the start of everything is given up.
   const auto deadline = std::min<std::chrono::nanoseconds>(10s, call.deadline / 2);
   const std::string wrong = fastest::self_test(engine, deadline);
   trial.sound = wrong.empty();
   if (!trial.sound) say(trial, wrong);
+  const auto sizes = FastestChoice{}.sizes;
   CudaStream stream = engine.site().stream;
   const std::size_t room = sizes.back() + sizeof(float) * static_cast<std::size_t>(engine.site().world_size);
   auto in = stream.device().allocate(room), out = stream.device().allocate(room);
   cuda::zero_bytes(stream, in.data(), room);
   cuda::zero_bytes(stream, out.data(), room);
-  for (std::size_t o = 0; o < FastestChoice::operations.size(); ++o)
-    for (std::size_t s = 0; s < sizes.size(); ++s)
-      trial.seconds[o][s] =
-          time_of(engine, FastestChoice::operations[o], sizes[s], deadline, in.data(), out.data(), meet);
+  const auto enough = std::chrono::steady_clock::now() + 300ms;
+  for (std::size_t s = 0; s < sizes.size(); ++s) {
+    for (std::size_t o = 0; o < FastestChoice::operations.size(); ++o) {
+      auto& row = trial.seconds[o];
+      if (s > 0 && !meet(std::chrono::steady_clock::now() < enough))
+        row[s] = row[s - 1] * static_cast<float>(sizes[s]) / static_cast<float>(sizes[s - 1]);
+      else
+        row[s] = time_of(engine, FastestChoice::operations[o], sizes[s], deadline, in.data(), out.data(), meet);
+    }
+  }
 }
 
 void FastestEngine::settle(CudaStream& stream) noexcept {
