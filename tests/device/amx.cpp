@@ -34,16 +34,16 @@ std::vector<float> product(HostDevice& device, Way way, const std::vector<float>
   std::vector<float> y(static_cast<std::size_t>(m * n + 2), 77);
   const View<float> inner{y.data() + 1, {m, n}};
   const float* const b = bias.empty() ? nullptr : bias.data();
-  const auto w = PanelView{weight.type(), weight.data(), weight.shape()};
+  const kernels::PanelTerm term{weight.data(), inner, b};
   kernels::with_panels(weight.type(), [&]<WeightType type>() {
     using kernels::AmxProduct, kernels::multiply_panels;
     const auto view_of_x = view(x, {m, k});
     if (way == Way::without)
-      multiply_panels<kernels::PanelProduct<type>>(stream, view_of_x, w, inner, b);
+      multiply_panels<kernels::PanelProduct<type>>(stream, view_of_x, std::span(&term, 1));
     else if (way == Way::model)
-      multiply_panels<AmxProduct<type, AmxModel>>(stream, view_of_x, w, inner, b);
+      multiply_panels<AmxProduct<type, AmxModel>>(stream, view_of_x, std::span(&term, 1));
     else
-      multiply_panels<AmxProduct<type, kernels::AmxUnit>>(stream, view_of_x, w, inner, b);
+      multiply_panels<AmxProduct<type, kernels::AmxUnit>>(stream, view_of_x, std::span(&term, 1));
   });
   REQUIRE(y.front() == 77);
   REQUIRE(y.back() == 77);

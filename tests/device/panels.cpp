@@ -3,6 +3,7 @@
 
 #include <support/catch.hpp>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -102,6 +103,37 @@ TEST_CASE("a row has the same bits alone and among many others, before panels") 
     }
     INFO(to_string(type));
     REQUIRE(wrong == 0);
+  }
+}
+
+TEST_CASE("products of one x with several weights have the bits of each alone, however they are stored") {
+  using enum WeightType;
+  for (const auto& types :
+       {std::array{q8_0, q8_0, q8_0}, {q4_k, q4_k, q6_k}, {q6_k, q4_k, q4_k}, {bf16, q8_0, bf16}, {f32, f32, q4_0}}) {
+    auto device = device_of(2, Precision::fast);
+    HostStream stream(device);
+    for (const std::int64_t m : {0, 1, 9, 600}) {
+      const std::int64_t k = 512;
+      const auto x = random_values(m * k, 1), bias = random_values(40, 3);
+      const std::int64_t n[] = {40, 0, 17};
+      std::vector<Weight<HostDevice>> weights;
+      std::vector<std::vector<float>> y;
+      for (std::size_t i = 0; i < 3; ++i) {
+        const auto bytes = types[i] == f32 ? std::vector<std::byte>(static_cast<std::size_t>(n[i] * k * 4))
+                                           : Elements(types[i], n[i] * k, 2).bytes;
+        weights.push_back(weight_of(device, types[i], n[i], k, bytes));
+        y.emplace_back(static_cast<std::size_t>(m * n[i]));
+      }
+      using P = Product<HostDevice>;
+      linear_together(
+          stream, view(x, {m, k}),
+          std::array{P{weights[0], view(y[0], {m, n[0]}), bias.data()}, P{weights[1], view(y[1], {m, n[1]}), nullptr},
+                     P{weights[2], view(y[2], {m, n[2]}), nullptr}});
+      for (std::size_t i = 0; i < 3; ++i) {
+        INFO(to_string(types[i]) << " m " << m);
+        REQUIRE(y[i] == product(device, x, weights[i], i == 0 ? std::span(bias) : std::span<const float>{}));
+      }
+    }
   }
 }
 

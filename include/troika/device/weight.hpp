@@ -101,6 +101,14 @@ class Weight {
   WeightOrder order_ = WeightOrder::rows;
 };
 
+// y (tokens, out) = x (tokens, in) wT + bias; of several of them, with one x.
+template <Device D>
+struct Product {
+  const Weight<D>& weight;
+  View<float> y;
+  const float* bias;  // (out), or null
+};
+
 // Once its values are there: puts a weight into the order that this device's products like best, if it has one.
 template <Device D>
 void make_ready(D& device, Weight<D>& weight) {

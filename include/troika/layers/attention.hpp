@@ -123,11 +123,9 @@ class Attention {
       });
     }
     const Shape query_shape{tokens, heads_.query[rank_].size(), dim}, kv_shape{tokens, heads_.kv[rank_].size(), dim};
-    auto query = query_(x, stream);
-    auto key = key_(x, stream);
-    const auto value = value_(x, stream);
+    auto [query, key, value] = ColumnParallelLinear<D>::of(x, stream, query_, key_, value_);
     const auto q = query.local().reshaped(query_shape), k = key.local().reshaped(kv_shape);
-    const auto v = value.local().reshaped(kv_shape);
+    const auto v = std::as_const(value).local().reshaped(kv_shape);
 
     if (norms_.query.data()) {
       norm_heads(q, norms_.query, stream);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -138,10 +140,25 @@ class ColumnParallelLinear {
 
   template <class S>
   DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
-    detail::check_input(name, x.shape(), weight_.shape()[1]);
-    Tensor<float, D> y(stream.device(), {x.shape()[0], weight_.shape()[0]});
-    weight_.visit([&](auto w) { linear(stream, x.local(), w, y.view(), bias_.data()); });
-    return {std::move(y), partition_, rank_};
+    return std::move(of(x, stream, *this)[0]);
+  }
+  // What several layers give for one x: what the device does to x before it multiplies is done once.
+  template <class S, class... Layers>
+  static std::array<DTensor<float, Shard<1>, D>, sizeof...(Layers)> of(const DTensor<float, Replicate, D>& x, S& stream,
+                                                                       const Layers&... layers) {
+    (detail::check_input(name, x.shape(), layers.weight_.shape()[1]), ...);
+    std::array<DTensor<float, Shard<1>, D>, sizeof...(Layers)> y{
+        DTensor<float, Shard<1>, D>(Tensor<float, D>(stream.device(), {x.shape()[0], layers.weight_.shape()[0]}),
+                                    layers.partition_, layers.rank_)...};
+    std::size_t i = 0;
+    const std::array products{Product<D>{layers.weight_, y[i++].local(), layers.bias_.data()}...};
+    if constexpr (requires { linear_together(stream, x.local(), products); }) {
+      linear_together(stream, x.local(), products);
+    } else {
+      for (const auto& product : products)
+        product.weight.visit([&](auto w) { linear(stream, x.local(), w, product.y, product.bias); });
+    }
+    return y;
   }
 
   const Weight<D>& weight() const { return weight_; }
@@ -312,10 +329,9 @@ class GatedColumnParallelLinear {
 
   template <class S>
   DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
-    auto gate = gate_(x, stream);
-    const auto up = up_(x, stream);
-    activate_multiply(stream, activation_, std::as_const(gate).local(), up.local(), gate.local());
-    return gate;
+    auto [gate, up] = ColumnParallelLinear<D>::of(x, stream, gate_, up_);
+    activate_multiply(stream, activation_, std::as_const(gate).local(), std::as_const(up).local(), gate.local());
+    return std::move(gate);
   }
 
   const ColumnParallelLinear<D>& gate() const { return gate_; }

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <type_traits>
 
@@ -40,6 +42,20 @@ void multiply_all(HostStream& stream, View<const float> x, Source w, View<float>
   parallel_for(stream.device().team(), n, grain, [&](std::int64_t begin, std::int64_t end) {
     Few::multiply(prepared, m, w.part(begin, 0), end - begin, k, y.data() + begin, n, bias ? bias + begin : bias);
   });
+}
+
+// The products of x with panels of one type.
+template <std::same_as<PanelTerm> Term>
+void multiply_by_panels(HostStream& stream, View<const float> x, WeightType type, std::span<const Term> terms) {
+#if defined(__x86_64__)
+  const bool tiles = wants_amx(stream.device(), type, x.shape()[0]);
+  with_panels(type, [&]<WeightType t>() {
+    if (tiles) return multiply_panels<AmxProduct<t, AmxUnit>>(stream, x, terms);
+    multiply_panels<PanelProduct<t>>(stream, x, terms);
+  });
+#else
+  throw Error(Fault::unsupported, "panels are an order of x86 processors");
+#endif
 }
 
 // True where there is nothing to multiply; then y is the bias.
@@ -117,15 +133,35 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
             [[maybe_unused]] CpuLevel level = cpu_level()) {
   kernels::check_linear(x.shape(), w.shape(), y.shape());
   if (kernels::only_bias(x, y, bias)) return;
-#if defined(__x86_64__)
-  const bool tiles = kernels::wants_amx(stream.device(), w.type, x.shape()[0]);
-  kernels::with_panels(w.type, [&]<WeightType type>() {
-    if (tiles) return kernels::multiply_panels<kernels::AmxProduct<type, kernels::AmxUnit>>(stream, x, w, y, bias);
-    kernels::multiply_panels<kernels::PanelProduct<type>>(stream, x, w, y, bias);
-  });
-#else
-  throw Error(Fault::unsupported, "panels are an order of x86 processors");
-#endif
+  const kernels::PanelTerm term{w.data, y, bias};
+  kernels::multiply_by_panels(stream, x, w.type, std::span(&term, 1));
+}
+
+// Each product by its weight; x is rounded and packed once for those in a row whose weights are panels of one type.
+template <std::size_t N>
+void linear_together(HostStream& stream, View<const float> x, const std::array<Product<HostDevice>, N>& products) {
+  for (std::size_t first = 0, last; first < N; first = last) {
+    const auto& weight = products[first].weight;
+    const auto alike = [&](const Weight<HostDevice>& other) {
+      return other.order() == WeightOrder::panels && weight.order() == WeightOrder::panels &&
+             other.type() == weight.type();
+    };
+    last = first + 1;
+    while (last < N && alike(products[last].weight)) ++last;
+    if (last > first + 1) {
+      std::array<kernels::PanelTerm, N> terms;
+      std::size_t count = 0;
+      for (std::size_t i = first; i < last; ++i) {
+        const auto& [w, y, bias] = products[i];
+        kernels::check_linear(x.shape(), w.shape(), y.shape());
+        if (!kernels::only_bias(x, y, bias)) terms[count++] = {w.data(), y, bias};
+      }
+      const std::span<const kernels::PanelTerm> some(terms.data(), count);
+      if (count > 0) kernels::multiply_by_panels(stream, x, weight.type(), some);
+      continue;
+    }
+    weight.visit([&](auto w) { linear(stream, x, w, products[first].y, products[first].bias); });
+  }
 }
 
 // What the library troika::kernels has compiled.
@@ -134,7 +170,9 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
   instance void linear(HostStream&, View<const float>, View<const f16>, View<float>, const float*, CpuLevel);   \
   instance void linear(HostStream&, View<const float>, View<const bf16>, View<float>, const float*, CpuLevel);  \
   instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);     \
-  instance void linear(HostStream&, View<const float>, PanelView, View<float>, const float*, CpuLevel);
+  instance void linear(HostStream&, View<const float>, PanelView, View<float>, const float*, CpuLevel);         \
+  instance void kernels::multiply_by_panels(HostStream&, View<const float>, WeightType,                         \
+                                            std::span<const kernels::PanelTerm>);
 #if defined(TROIKA_COMPILED_KERNELS)
 TROIKA_LINEAR_INSTANCES(extern template)
 #endif

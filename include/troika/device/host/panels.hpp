@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -69,9 +70,16 @@ inline void prepare_for_products(HostDevice& device, Weight<HostDevice>& weight)
   weight.set_order(WeightOrder::panels);
 }
 
-#if defined(__x86_64__)
 namespace kernels {
 
+// What an x is multiplied with: y = x wT + bias.
+struct PanelTerm {
+  const std::byte* w;
+  View<float> y;
+  const float* bias;  // or null
+};
+
+#if defined(__x86_64__)
 // y (m, n) = x wT + bias, with x prepared chunk by chunk along k, and of these group of rows by group of rows.
 struct PanelProblem {
   static constexpr std::int64_t most_rows = 512;  // more are several problems
@@ -252,25 +260,30 @@ struct PanelProduct<WeightType::bf16> {
   }
 };
 
-// y = x wT + bias, by Product.
+// All of them by Product, which prepares x once.
 template <class Product>
-void multiply_panels(HostStream& stream, View<const float> x, PanelView w, View<float> y, const float* bias) {
+void multiply_panels(HostStream& stream, View<const float> x, std::span<const PanelTerm> terms) {
   constexpr std::int64_t most = PanelProblem::most_rows;
-  const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
+  const std::int64_t m = x.shape()[0], k = x.shape()[1];
   auto& team = stream.device().team();
   auto buffer =
       stream.device().allocate(static_cast<std::size_t>(Product::scratch(std::min(m, most), k)) * sizeof(float));
   for (std::int64_t i = 0; i < m; i += most) {
-    const PanelProblem problem{
-        reinterpret_cast<float*>(buffer.data()), w.data, y.data() + i * n, bias, std::min(most, m - i), n, k};
-    const std::int64_t panels = (n + panel_rows - 1) / panel_rows;
+    PanelProblem problem{
+        reinterpret_cast<float*>(buffer.data()), nullptr, nullptr, nullptr, std::min(most, m - i), 0, k};
     const std::int64_t rows_at_once = std::max<std::int64_t>(1, 65536 / (k * Product::most)) * Product::most;
     const std::int64_t panels_at_once = std::max<std::int64_t>(2, 65536 / (k * problem.m) / 2 * 2);
     parallel_for(team, problem.m, rows_at_once, [&](std::int64_t begin, std::int64_t end) {
       Product::prepare(problem, x.data() + i * k, begin, end);
     });
-    parallel_for(team, panels, panels_at_once,
-                 [&](std::int64_t begin, std::int64_t end) { Product::multiply(problem, begin, end); });
+    for (const PanelTerm& term : terms) {
+      problem.n = term.y.shape()[1];
+      problem.w = term.w;
+      problem.y = term.y.data() + i * problem.n;
+      problem.bias = term.bias;
+      parallel_for(team, (problem.n + panel_rows - 1) / panel_rows, panels_at_once,
+                   [&](std::int64_t begin, std::int64_t end) { Product::multiply(problem, begin, end); });
+    }
   }
 }
 
@@ -281,7 +294,7 @@ decltype(auto) with_panels(WeightType type, F&& f) {
   return with_groups(type, [&]<WeightType quantised>(Groups<quantised>) { return f.template operator()<quantised>(); });
 }
 
-}  // namespace kernels
 #endif
+}  // namespace kernels
 
 }  // namespace troika
