@@ -2,7 +2,8 @@
 #pragma once
 
 // RMSNorm and LayerNorm, with the residual added on the way: the sum has to be read anyway, so adding it here saves one
-// pass over memory. A block takes a row. A row is read from memory once and a second time from the caches.
+// pass over memory. A block takes a row. A row is read from memory once and a second time from the caches. With a sum
+// over peers in the place of x: peer_norm.cuh.
 
 #include <cstdint>
 
@@ -27,19 +28,18 @@ struct NormScratch {
   BlockScratch<norm_threads> sum, squares;
 };
 
+// The row that begins at element `row`, by all threads of a block; x_at(i): the N elements of x from i of the row on.
 // Centred is LayerNorm: the mean first, then the squares about it, since their difference would cancel.
-template <bool centred, int N>
-__global__ void __launch_bounds__(norm_threads) norm_kernel(TROIKA_ARGUMENT NormArguments a) {
+template <bool centred, int N, class X>
+__device__ void norm_row(const NormArguments& a, std::int64_t row, NormScratch& scratch, X x_at) {
   using Values = Pack<float, N>;
-  TROIKA_SHARED(NormScratch, scratch);
-  const std::int64_t row = std::int64_t{blockIdx.x} * a.d;
   const std::int64_t first = std::int64_t{threadIdx.x} * N, step = std::int64_t{norm_threads} * N;
   // Each thread reads again only what it wrote itself, so that needs no barrier.
   const float* const sums = a.residual ? a.residual + row : a.x + row;
 
   float sum = 0, squares = 0;
   for (std::int64_t i = first; i < a.d; i += step) {
-    auto value = load_pack<Values>(a.x + row + i);
+    Values value = x_at(i);
     if (a.residual) {
       const auto other = load_pack<Values>(a.residual + row + i);
       for (int j = 0; j < N; ++j) value.at[j] += other.at[j];
@@ -71,6 +71,13 @@ __global__ void __launch_bounds__(norm_threads) norm_kernel(TROIKA_ARGUMENT Norm
     }
     store_pack(value, a.y + row + i);
   }
+}
+
+template <bool centred, int N>
+__global__ void __launch_bounds__(norm_threads) norm_kernel(TROIKA_ARGUMENT NormArguments a) {
+  TROIKA_SHARED(NormScratch, scratch);
+  const std::int64_t row = std::int64_t{blockIdx.x} * a.d;
+  norm_row<centred, N>(a, row, scratch, [&](std::int64_t i) { return load_pack<Pack<float, N>>(a.x + row + i); });
 }
 
 template <bool centred>

@@ -69,12 +69,16 @@ __device__ bool meet_midway(const Peers<T>& p, std::uint32_t number) {
   __syncthreads();
   return __syncthreads_and(meet(p, number));
 }
-// After the last read of a peer's memory. A kernel that has ended is one whose rank nobody reads from any more, so that
-// the next kernel may write there, and memory may be freed.
+// After the last read of a peer's memory and a __syncthreads. A kernel that has ended is one whose rank nobody reads from
+// any more, so that the next kernel may write there, and memory may be freed.
+template <class T>
+__device__ void meet_after_barrier(const Peers<T>& p, std::uint32_t number) {
+  if (meet(p, number) && threadIdx.x == 0) p.signals[p.rank]->meetings[blockIdx.x] = number;
+}
 template <class T>
 __device__ void meet_at_exit(const Peers<T>& p, std::uint32_t number) {
   __syncthreads();
-  if (meet(p, number) && threadIdx.x == 0) p.signals[p.rank]->meetings[blockIdx.x] = number;
+  meet_after_barrier(p, number);
 }
 
 }  // namespace troika::cuda

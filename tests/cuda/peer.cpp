@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <kernels/language.cuh>
@@ -77,6 +78,71 @@ TEST_CASE("What is longer than the memory that peers read goes in pieces", "[pee
   });
   for (const auto& text : wrong) CHECK(text == "");
   check_clean(recorded);
+}
+
+static_assert(Communication<Peer, CudaDevice>::has_all_reduce_norm);
+static_assert(!Communication<Threads, CudaDevice>::has_all_reduce_norm);
+
+TEST_CASE("Sum, residual and norm by Peer in one have the bits of the three, in pieces and in both ways", "[peer]") {
+  const auto [ranks, shared] = GENERATE(table<int, bool>({{1, false}, {2, false}, {3, false}, {4, true}, {5, true}}));
+  Recording recorded({.gpus = ranks});
+  const auto wrong = run_ranks(devices(ranks, shared), [&](auto& rank) {
+    Communication c{rank, Peer({.staged_bytes = little, .one_shot_bytes = 2000})};
+    auto stream = rank.stream();
+    std::string text;
+    for (const auto& [rows, d] : {std::pair{1, 64}, {7, 33}, {40, 128}, {2, 6000}, {0, 8}}) {
+      const auto count = static_cast<std::size_t>(rows * d);
+      const auto values = [&](std::size_t size, int seed) {
+        std::vector<float> result(size);
+        for (std::size_t i = 0; i < size; ++i)
+          result[i] = static_cast<float>((static_cast<int>(i) * 37 + seed * 71) % 101) / 7 - 6;
+        return result;
+      };
+      const auto place = on_gpu(rank);
+      const auto weight = place(values(static_cast<std::size_t>(d), 90));
+      auto y = place(values(count, rank.rank())), residual = place(values(count, 80));
+      auto sum = place(values(count, rank.rank())), added = place(values(count, 80));
+      c.all_reduce_norm(y.span(), residual.span(), weight.read(), 1e-5f);
+      const auto view = [shape = Shape{rows, d}](auto& placed) { return View<float>(placed.span().data(), shape); };
+      c.all_reduce(sum.span());
+      add(stream, View<const float>(view(sum)), View<const float>(view(added)), view(added));
+      rms_norm(stream, View<const float>(view(added)), weight.read(), 1e-5f, view(sum));
+      if (y.values() != sum.values()) text += "y of rows of " + std::to_string(d) + " differs\n";
+      if (residual.values() != added.values()) text += "residual of rows of " + std::to_string(d) + " differs\n";
+    }
+    return text;
+  });
+  for (const auto& text : wrong) CHECK(text == "");
+  check_clean(recorded);
+}
+
+TEST_CASE("Sum, residual and norm by Peer refuse what cannot work, and name a rank that calls something else",
+          "[peer]") {
+  const auto message = [](auto&& call) {
+    Recording recorded({.gpus = 2});
+    const auto outcomes = try_ranks(gpus(2), [&](auto& rank) {
+      Communication c{rank, Peer({.staged_bytes = little})};
+      auto y = on_gpu(rank)(std::vector<float>(6000)), residual = on_gpu(rank)(std::vector<float>(6000));
+      call(c, y, residual);
+    });
+    for (const auto& outcome : outcomes) REQUIRE(outcome.troika_error());
+    check_clean(recorded);
+    return std::string(outcomes[0].what());
+  };
+  CHECK_THAT(message([](auto& c, auto& y, auto& residual) {
+               c.all_reduce_norm(y.span(), residual.span(), residual.read().first(7), 1e-5f);
+             }),
+             ContainsSubstring("whole rows of weight, not 6000, 6000 and 7 elements"));
+  CHECK_THAT(message([](auto& c, auto& y, auto&) {
+               std::vector<float> here(6000);
+               c.all_reduce_norm(y.span(), here, y.read().first(100), 1e-5f);
+             }),
+             ContainsSubstring("in memory of the device"));
+  CHECK_THAT(message([](auto& c, auto& y, auto& residual) {
+               if (c.rank() == 0) return c.all_reduce(y.span());
+               c.all_reduce_norm(y.span(), residual.span(), residual.read().first(100), 1e-5f);
+             }),
+             ContainsSubstring("all_reduce_norm"));
 }
 
 TEST_CASE("split makes groups of peers", "[peer]") {

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
+#include <troika/device/host/elementwise.hpp>
 #include <troika/device/host/norm.hpp>
 
 #include "inputs.hpp"
@@ -80,6 +82,40 @@ TEST_CASE("norms equal their formulas in double, at every size, in place too") {
       }
     }
   }
+}
+
+TEST_CASE("a residual that is added on the way to a norm has the bits of sum and norm one after the other") {
+  for (const int threads : {1, 2}) {
+    auto device = device_of(threads);
+    HostStream stream(device);
+    for (const auto level : levels()) {
+      for (const std::int64_t rows : {0, 1, 3, 70}) {
+        for (const std::int64_t d : {1, 5, 16, 17, 64, 129, 1031}) {
+          const Rows input(rows, d);
+          const Shape shape{rows, d};
+          const auto before = random_values(rows * d, 4);
+          std::vector<float> sum(before.size()), expected(before.size());
+          add(stream, view(input.x, shape), view(before, shape), view(sum, shape), level);
+          rms_norm(stream, view(std::as_const(sum), shape), input.weight, 1e-5f, view(expected, shape), level);
+          for (const bool in_place : {false, true}) {
+            auto residual = before, x = input.x, other = x;
+            auto& y = in_place ? x : other;
+            CAPTURE(threads, to_string(level), rows, d, in_place);
+            add_rms_norm(stream, view(std::as_const(x), shape), view(residual, shape), input.weight, 1e-5f,
+                         view(y, shape), level);
+            REQUIRE(residual == sum);
+            REQUIRE(y == expected);
+          }
+        }
+      }
+    }
+  }
+  HostDevice device;
+  HostStream stream(device);
+  std::vector<float> x(12), residual(12), weight(4);
+  REQUIRE_THROWS_AS(
+      add_rms_norm(stream, view(std::as_const(x), {3, 4}), view(residual, {4, 3}), weight, 1e-5f, view(x, {3, 4})),
+      Error);
 }
 
 TEST_CASE("a layer norm far from zero keeps its digits") {

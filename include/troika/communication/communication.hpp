@@ -44,6 +44,8 @@ namespace troika {
 template <class T, Device D = HostDevice>
 requires Transport<T, D>
 class Communication {
+  using EndpointOfT = decltype(std::declval<T&>().connect(std::declval<Rank<D>&>()));
+
  public:
   using Device = D;
 
@@ -87,6 +89,24 @@ class Communication {
         endpoint_.all_reduce(call, from, bytes(out));
       else
         composed().all_reduce(call, from, bytes(out));
+    });
+  }
+
+  // Whether sum, residual and norm are one operation of this transport; else they are called one after the other.
+  static constexpr bool has_all_reduce_norm = HasAllReduceNorm<EndpointOfT>;
+  // For rows of as many elements as weight has: residual += y of all ranks; y = RMSNorm(residual) weight. The bits of
+  // all_reduce, add and rms_norm; in memory of the rank's device.
+  void all_reduce_norm(std::span<float> y, std::span<float> residual, std::span<const float> weight,
+                       float eps) requires has_all_reduce_norm {
+    const std::size_t d = weight.size();
+    expects(d > 0 && y.size() % d == 0 && residual.size() == y.size(), [&] {
+      return "all_reduce_norm takes y and residual of whole rows of weight, not " + std::to_string(y.size()) + ", " +
+             std::to_string(residual.size()) + " and " + std::to_string(d) + " elements";
+    });
+    const Signature signature{
+        .operation = Operation::all_reduce_norm, .dtype = DType::f32, .count = y.size(), .layout = d};
+    perform(signature, y.size_bytes(), [&](const Call& call) {
+      endpoint_.all_reduce_norm(call, {y.data(), residual.data(), weight.data(), y.size() / d, d, eps});
     });
   }
 
@@ -182,8 +202,6 @@ class Communication {
   }
 
  private:
-  using EndpointOfT = decltype(std::declval<T&>().connect(std::declval<Rank<D>&>()));
-
   Communication(EndpointOfT endpoint, CommunicationOptions options, Trace::Track* track, D& device)
       : endpoint_(std::move(endpoint)),
         options_(options),

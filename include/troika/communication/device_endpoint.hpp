@@ -71,6 +71,12 @@ class DeviceEndpoint {
       engine_->all_reduce(call, apart(in, bytes, out, bytes, out), out);
     }
   }
+  void all_reduce_norm(const Call& call, const AddedNorm& norm) {
+    if (call.signature.count == 0) return agree(call);
+    expects(here(norm.y) && here(norm.residual) && here(norm.weight), "all_reduce_norm is in memory of the device");
+    agree(call);
+    engine_->all_reduce_norm(call, norm);
+  }
   void all_gather(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) {
     if (call.signature.count == 0) return agree(call);
     if (!here(in, out)) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <numeric>
 #include <span>
@@ -13,6 +14,7 @@
 #include <troika/communication/rank.hpp>
 #include <troika/communication/transport.hpp>
 #include <troika/device/cuda/device.hpp>
+#include <troika/device/cuda/norm.hpp>
 
 namespace troika {
 
@@ -52,6 +54,15 @@ class DeviceEngine {
   virtual void check(const Call& call) = 0;
   // As in transport.hpp, on memory of the device. All ranks have agreed on the call.
   virtual void all_reduce(const Call& call, const std::byte* in, std::byte* out) = 0;
+  // Here the sum, and one kernel for the rest.
+  virtual void all_reduce_norm(const Call& call, const AddedNorm& norm) {
+    auto* const y = reinterpret_cast<std::byte*>(norm.y);
+    all_reduce(call, y, y);
+    CudaStream stream = site().stream;
+    const Shape shape{static_cast<std::int64_t>(norm.rows), static_cast<std::int64_t>(norm.d)};
+    add_rms_norm(stream, View<const float>(norm.y, shape), View<float>(norm.residual, shape), {norm.weight, norm.d},
+                 norm.eps, View<float>(norm.y, shape));
+  }
   virtual void all_gather(const Call& call, const std::byte* in, std::byte* out,
                           std::span<const std::size_t> counts) = 0;
   virtual void reduce_scatter(const Call& call, const std::byte* in, std::byte* out,

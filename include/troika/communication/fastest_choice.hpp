@@ -55,6 +55,7 @@ struct FastestChoice {
  private:
   static std::size_t row_of(Operation operation) {
     if (operation == Operation::recv) operation = Operation::send;
+    if (operation == Operation::all_reduce_norm) operation = Operation::all_reduce;
     return static_cast<std::size_t>(std::ranges::find(operations, operation) - operations.begin());
   }
   // Where the next of the sizes is nearer.

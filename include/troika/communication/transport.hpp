@@ -30,6 +30,7 @@ struct Root {
 enum class Operation : std::uint8_t {
   barrier,
   all_reduce,
+  all_reduce_norm,
   all_gather,
   reduce_scatter,
   broadcast,
@@ -40,8 +41,8 @@ enum class Operation : std::uint8_t {
 };
 
 constexpr std::string_view to_string(Operation operation) {
-  constexpr std::string_view names[] = {
-      "barrier", "all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "split", "send", "recv"};
+  constexpr std::string_view names[] = {"barrier",   "all_reduce", "all_reduce_norm", "all_gather", "reduce_scatter",
+                                        "broadcast", "all_to_all", "split",           "send",       "recv"};
   return names[static_cast<std::size_t>(operation)];
 }
 
@@ -52,7 +53,7 @@ struct Signature {
   Reduction reduction = Reduction::sum;
   std::int32_t root = -1;    // of a broadcast
   std::uint64_t count = 0;   // elements that each rank puts in; where counts are uneven, of all ranks together
-  std::uint64_t layout = 0;  // where counts are uneven, a hash of them
+  std::uint64_t layout = 0;  // where counts are uneven, a hash of them; of all_reduce_norm, the elements of a row
 
   bool operator==(const Signature&) const = default;
 };
@@ -117,6 +118,20 @@ concept Transport = std::copyable<T> && requires(T& transport, Rank<D>& rank) {
 template <class E>
 concept HasAllReduce = requires(E& e, const Call& call, const std::byte* in, std::byte* out) {
   e.all_reduce(call, in, out);
+};
+// A sum over ranks with what follows it in a transformer, each row of d elements: residual += the sum of all y, and y
+// becomes RMSNorm(residual) weight. All in memory of the rank's device; nothing overlaps.
+struct AddedNorm {
+  float* y;
+  float* residual;
+  const float* weight;  // (d)
+  std::size_t rows, d;
+  float eps;
+};
+// In fewer passes over memory than one after the other, with the same bits.
+template <class E>
+concept HasAllReduceNorm = requires(E& e, const Call& call, const AddedNorm& norm) {
+  e.all_reduce_norm(call, norm);
 };
 template <class E>
 concept HasAllGather = requires(E& e, const Call& call, const std::byte* in, std::byte* out,

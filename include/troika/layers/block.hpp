@@ -9,6 +9,7 @@
 #include <troika/layers/experts.hpp>
 #include <troika/layers/linear.hpp>
 #include <troika/layers/norm.hpp>
+#include <troika/layers/residual_norm.hpp>
 #include <troika/pipeline.hpp>
 
 namespace troika {
@@ -37,7 +38,8 @@ auto with_mlp(const Experts<D>& mlp, Then&& then) {
 }
 }  // namespace detail
 
-// A decoder block: norms before attention and MLP, in some models after them too. Two collectives, each a visible to<>.
+// A decoder block: norms before attention and MLP, in some models after them too. Two collectives, each an add_to, with
+// the residual and the norm that come after it: where the transport can, they are one operation.
 //
 // The hidden state between blocks is Replicate (two all_reduces) or Shard<0>, each rank its tokens (sequence
 // parallelism: a reduce_scatter and an all_gather in the place of each all_reduce, and the norms split too).
@@ -53,13 +55,26 @@ struct DecoderBlock {
   template <class Pipeline, HoldsWholeTokens Hidden>
   DTensor<float, Hidden, D> forward(Pipeline& pipeline, DTensor<float, Hidden, D> x,
                                     const AttentionContext<D>& context) const {
-    x = pipeline.run(std::move(x), residual(attention_norm, to<Replicate>, attention.with(context), to<Hidden>,
-                                            attention_post_norm, SameReplicas{!attention_post_norm.empty()}));
+    auto state = begin(pipeline, std::move(x));
+    forward(pipeline, state, context, Norm<D>());
+    return std::move(state.hidden);
+  }
+
+  // For blocks in a row: x begins at the first of them, and `next` is the norm of the layer after this block.
+  template <class Pipeline, HoldsWholeTokens Hidden>
+  Normed<Hidden, D> begin(Pipeline& pipeline, DTensor<float, Hidden, D> x) const {
+    auto normed = attention_norm(std::as_const(x), pipeline.stream());
+    return {std::move(x), std::move(normed)};
+  }
+  template <class Pipeline, HoldsWholeTokens Hidden>
+  void forward(Pipeline& pipeline, Normed<Hidden, D>& x, const AttentionContext<D>& context,
+               const Norm<D>& next) const {
+    add_to(pipeline, x, pipeline.run(std::move(x.normed), to<Replicate>, attention.with(context)), attention_post_norm,
+           mlp_norm);
     const auto run = [&](const auto&... stages) {
-      return pipeline.run(std::move(x), residual(mlp_norm, to<Replicate>, stages..., to<Hidden>, mlp_post_norm,
-                                                 SameReplicas{!mlp_post_norm.empty()}));
+      add_to(pipeline, x, pipeline.run(std::move(x.normed), to<Replicate>, stages...), mlp_post_norm, next);
     };
-    return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);
+    std::visit([&](const auto& kind) { detail::with_mlp(kind, run); }, mlp);
   }
 };
 

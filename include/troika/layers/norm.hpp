@@ -43,6 +43,9 @@ class RmsNorm {
     return detail::placed_like(x, std::move(y), rank_);
   }
 
+  std::span<const float> weight() const { return weight_.span(); }
+  float eps() const { return eps_; }
+
  private:
   Tensor<float, D> weight_;
   float eps_ = 1e-6f;
@@ -94,6 +97,8 @@ class Norm {
     if (empty()) return std::move(x);
     return (*this)(std::as_const(x), stream);
   }
+
+  const RmsNorm<D>* rms() const { return std::get_if<RmsNorm<D>>(&norm_); }
 
  private:
   std::variant<std::monostate, RmsNorm<D>, LayerNorm<D>> norm_;

@@ -195,6 +195,8 @@ class Decoder {
           return std::move(words);
         },
         to<Hidden>);
+    const Norm<D> none;  // the last norm is for tokens whose logits are wanted
+    auto state = blocks_[0].begin(pipeline, std::move(x));
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       const auto window = config_.attention_window(static_cast<std::int64_t>(i));
       const auto& rotary = window > 0 && local_rotary_ ? local_rotary_ : rotary_;
@@ -203,9 +205,9 @@ class Decoder {
                                         .cache = &pass.memory.layer(static_cast<int>(i)),
                                         .sequences = pass.sequences,
                                         .window = window};
-      x = blocks_[i].forward(pipeline, std::move(x), context);
+      blocks_[i].forward(pipeline, state, context, i + 1 < blocks_.size() ? blocks_[i + 1].attention_norm : none);
     }
-    return x;
+    return std::move(state.hidden);
   }
 
   ModelConfig config_;

@@ -33,6 +33,9 @@ class Chosen final : public DeviceEngine {
   void all_reduce(const Call& call, const std::byte* in, std::byte* out) override {
     at(call, call.signature.count).all_reduce(call, in, out);
   }
+  void all_reduce_norm(const Call& call, const AddedNorm& norm) override {
+    at(call, call.signature.count).all_reduce_norm(call, norm);
+  }
   void all_gather(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) override {
     at(call, total(call, counts)).all_gather(call, in, out, counts);
   }

@@ -74,6 +74,19 @@ class PeerCommunicator final : public DeviceEngine {
     }
   }
 
+  void all_reduce_norm(const Call& call, const AddedNorm& norm) override {
+    const auto place = group_->all(call);
+    const std::size_t row = norm.d * sizeof(float), piece = std::min(norm.rows, group_->capacity() / row);
+    if (piece == 0) return DeviceEngine::all_reduce_norm(call, norm);  // the kernels take whole rows
+    for (std::size_t done = 0; done < norm.rows; done += piece) {
+      const std::size_t rows = std::min(piece, norm.rows - done), first = done * norm.d;
+      float* const y = norm.y + first;
+      group_->copy(reinterpret_cast<const std::byte*>(y), place.own(), rows * row);
+      const int shots = rows * row <= group_->one_shot_bytes() || place.world <= 2 ? 1 : 2;
+      cuda::peer_all_reduce_norm(place, shots, {y, norm.residual + first, norm.weight, rows, norm.d, norm.eps});
+    }
+  }
+
   void all_gather(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) override {
     const auto place = group_->all(call);
     const Parts parts(call, counts);

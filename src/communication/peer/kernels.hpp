@@ -38,6 +38,8 @@ void peer_all_reduce_one_shot(const PeerPlace& place, DType dtype, Reduction red
 // From `in` of all ranks to `out`, which may be `in` of this rank; `staging` holds its part of the elements.
 void peer_all_reduce_two_shot(const PeerPlace& place, DType dtype, Reduction reduction, std::byte* out,
                               std::int64_t count);
+// From `in` of all ranks: residual += their sum, y = its norm. `shots`: 1 or 2; with 2, `staging` holds as much as `in`.
+void peer_all_reduce_norm(const PeerPlace& place, int shots, const AddedNorm& norm);
 void peer_reduce_scatter(const PeerPlace& place, DType dtype, Reduction reduction, std::byte* out,
                          const PeerRanges& parts);
 // sources: where rank r's part begins in its `in`.

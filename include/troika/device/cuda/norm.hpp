@@ -10,6 +10,8 @@
 namespace troika {
 
 void rms_norm(CudaStream& stream, View<const float> x, std::span<const float> weight, float eps, View<float> y);
+void add_rms_norm(CudaStream& stream, View<const float> x, View<float> residual, std::span<const float> weight,
+                  float eps, View<float> y);
 void layer_norm(CudaStream& stream, View<const float> x, std::span<const float> weight, std::span<const float> bias,
                 float eps, View<float> y);
 

@@ -20,6 +20,12 @@ namespace kernels {
 
 inline std::int64_t rows_grain(std::int64_t d) { return 8192 / std::max<std::int64_t>(d, 1) + 1; }
 
+template <class R>
+void rms_norm_row(const float* x, const float* weight, float eps, float* y, std::int64_t d) {
+  const double mean = R::sum_of_squares(x, d, 0) / static_cast<double>(d);
+  R::normalize(x, 0, static_cast<float>(1 / std::sqrt(mean + static_cast<double>(eps))), weight, nullptr, y, d);
+}
+
 }  // namespace kernels
 
 // Each row of x (rows, d) divided by its root mean square, times weight (d). y may be x.
@@ -29,11 +35,25 @@ inline void rms_norm(HostStream& stream, View<const float> x, std::span<const fl
   const std::int64_t rows = x.shape()[0], d = x.shape()[1];
   kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
     parallel_for(stream.device().team(), rows, kernels::rows_grain(d), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        kernels::rms_norm_row<R>(x.data() + i * d, weight.data(), eps, y.data() + i * d, d);
+    });
+  });
+}
+
+// residual += x, then y = rms_norm(residual), row by row: the norm reads what the first-level cache still has. The bits
+// of add and rms_norm; y may be x.
+inline void add_rms_norm(HostStream& stream, View<const float> x, View<float> residual, std::span<const float> weight,
+                         float eps, View<float> y, CpuLevel level = cpu_level()) {
+  kernels::check_norm("add_rms_norm", x.shape(), y.shape(), weight.size(), weight.size());
+  kernels::same_shape("add_rms_norm", residual.shape(), y.shape());
+  const std::int64_t rows = x.shape()[0], d = x.shape()[1];
+  kernels::at_level<kernels::Rows>(level, [&]<class R>(R) {
+    parallel_for(stream.device().team(), rows, kernels::rows_grain(d), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        const float* row = x.data() + i * d;
-        const double mean = R::sum_of_squares(row, d, 0) / static_cast<double>(d);
-        const auto scale = static_cast<float>(1 / std::sqrt(mean + static_cast<double>(eps)));
-        R::normalize(row, 0, scale, weight.data(), nullptr, y.data() + i * d, d);
+        float* const sum = residual.data() + i * d;
+        R::add(x.data() + i * d, sum, d);
+        kernels::rms_norm_row<R>(sum, weight.data(), eps, y.data() + i * d, d);
       }
     });
   });

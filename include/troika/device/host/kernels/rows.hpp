@@ -55,6 +55,13 @@ struct Rows<CpuLevel::TROIKA_LEVEL> : Vector<CpuLevel::TROIKA_LEVEL> {
     }
   }
 
+  // sum += x
+  TROIKA_TARGET static void add(const float* x, float* sum, std::int64_t count) {
+    std::int64_t i = 0;
+    for (; i + width <= count; i += width) store(sum + i, load(sum + i) + load(x + i));
+    for (; i < count; ++i) sum[i] += x[i];
+  }
+
   // (low, high) = (low cos - high sin, high cos + low sin)
   TROIKA_TARGET static void rotate(float* low, float* high, const float* cos, const float* sin, std::int64_t count) {
     std::int64_t i = 0;
