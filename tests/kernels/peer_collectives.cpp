@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <support/catch.hpp>
 
+#include <stdexcept>
+
 #include <kernels/peer_collectives.cuh>
 #include <kernels/peer_truth.hpp>
 
@@ -196,7 +198,11 @@ TEST_CASE("a planted bug is seen: a collective without the meeting at its exit")
   bool seen = false;
   for (const auto& schedule : schedules()) {
     Machine machine(schedule);
-    seen = seen || !Group<float>(Collective::without_exit, 3, 500).right(machine);
+    try {
+      seen = seen || !Group<float>(Collective::without_exit, 3, 500).right(machine);
+    } catch (const std::runtime_error&) {
+      seen = true;
+    }
   }
   CHECK(seen);
 }

@@ -39,7 +39,7 @@ void too_much_shared() {
 }
 void wait_for(const std::uint32_t* flag, std::uint32_t* seen) {
   while (cuda::load_acquire(flag) == 0) cuda::pause();
-  *seen = *flag;
+  if (threadIdx.x == 0) *seen = *flag;
 }
 void set(std::uint32_t* flag) { cuda::store_release(flag, 5); }
 void sum_lanes(float* out) { out[threadIdx.x] = cuda::warp_sum(static_cast<float>(threadIdx.x)); }
@@ -79,6 +79,90 @@ TEST_CASE("what a GPU does not define is an error of the shim") {
   std::uint32_t flag = 0, seen = 0;
   CHECK_THROWS_WITH(run(wait_for, &flag, &seen), "threads wait for a flag that nobody sets");
 }
+
+#if defined(TROIKA_FOLLOWS_ACCESSES)
+namespace {
+
+struct Numbers {
+  int at[2];
+};
+void all_write_shared(int* out) {
+  TROIKA_SHARED(Numbers, numbers);
+  numbers.at[0] = 5;
+  __syncthreads();
+  if (threadIdx.x == 0) *out = numbers.at[0];
+}
+void read_by_all_then_written(int* out) {
+  TROIKA_SHARED(Numbers, numbers);
+  if (threadIdx.x == 3) numbers.at[0] = 5;
+  __syncthreads();
+  if (numbers.at[0] > 0 && threadIdx.x == 40) numbers.at[0] = 5;
+  __syncthreads();
+  if (threadIdx.x == 0) *out = numbers.at[0];
+}
+void one_writes_shared(int* out) {
+  TROIKA_SHARED(Numbers, numbers);
+  if (threadIdx.x < 2) numbers.at[threadIdx.x] = 5;
+  __syncthreads();
+  if (threadIdx.x == 7) *out = numbers.at[0];
+}
+void every_block_writes(int* out) {
+  if (threadIdx.x == 0) *out = 5;
+}
+// Thread 1 writes, thread 0 tells; of another kernel thread 0 hears, and `reader` reads.
+template <bool with_barrier>
+void tell(int* value, std::uint32_t* flag) {
+  if (threadIdx.x == 1) *value = 5;
+  if constexpr (with_barrier) __syncthreads();
+  if (threadIdx.x == 0) cuda::store_release(flag, 1);
+}
+template <bool with_barrier, unsigned reader = 1>
+void hear(const int* value, const std::uint32_t* flag, int* out) {
+  if (threadIdx.x == 0) {
+    while (cuda::load_acquire(flag) == 0) cuda::pause();
+  }
+  if constexpr (with_barrier) __syncthreads();
+  if (threadIdx.x == reader) *out = *value;
+}
+
+}  // namespace
+
+TEST_CASE("threads that touch the same memory with nothing to order them are told, also where the result is right") {
+  for (const auto& schedule : schedules()) {
+    const auto run = [&](auto kernel, unsigned blocks = 1) {
+      Machine machine(schedule);
+      int out = 5;
+      cuda::launch(kernel, dim3{blocks}, 64, machine.stream(0), &out);
+      machine.run();
+      CHECK(out == 5);
+    };
+    using Catch::Matchers::ContainsSubstring;
+    CHECK_NOTHROW(run(one_writes_shared));
+    CHECK_NOTHROW(run(every_block_writes));
+    CHECK_THROWS_WITH(run(all_write_shared),
+                      ContainsSubstring("of that block has written, and nothing orders the two"));
+    CHECK_THROWS_WITH(run(read_by_all_then_written), ContainsSubstring("nothing orders the two"));
+    CHECK_THROWS_WITH(run(every_block_writes, 2), ContainsSubstring("of another block has written"));
+
+    const auto exchange = [&](auto first, auto second, bool again = false) {
+      Machine machine(schedule);
+      int value = 0, out = 0;
+      std::uint32_t flag = 0, other = 0;
+      cuda::launch(first, dim3{}, 32, machine.stream(0), &value, &flag);
+      cuda::launch(second, dim3{}, 32, machine.stream(1), &value, &flag, &out);
+      // Of its stream it knows that `first` has ended, not that `second` has.
+      if (again) cuda::launch(first, dim3{}, 32, machine.stream(0), &out, &other);
+      machine.run();
+      CHECK(out == 5);
+    };
+    CHECK_NOTHROW(exchange(tell<true>, hear<true>));
+    CHECK_NOTHROW(exchange(tell<true>, hear<false, 0>));
+    CHECK_THROWS_WITH(exchange(tell<false>, hear<true>), ContainsSubstring("nothing orders the two"));
+    CHECK_THROWS_WITH(exchange(tell<true>, hear<false>), ContainsSubstring("nothing orders the two"));
+    CHECK_THROWS_WITH(exchange(tell<true>, hear<true>, true), ContainsSubstring("of another block has"));
+  }
+}
+#endif
 
 TEST_CASE("a planted bug is seen: a barrier that is left out, an element too many") {
   CHECK(misses_every_barrier([](Machine& machine) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Whether this is a sanitizer build: those have an operator new of their own, and multiply memory and time.
+// Whether this is a sanitizer build: those have an operator new of their own, and multiply memory and time. Who has the
+// compiler's instrumentation without its library says 0.
+#ifndef TROIKA_SANITIZED
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TROIKA_SANITIZED 1
 #elif defined(__has_feature)
@@ -11,4 +13,5 @@
 #endif
 #ifndef TROIKA_SANITIZED
 #define TROIKA_SANITIZED 0
+#endif
 #endif

@@ -48,12 +48,7 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, cudaStream_
   stream->launch(std::move(grid));
 }
 
-inline std::uint32_t load_acquire(const std::uint32_t* flag) {
-  return *static_cast<const volatile std::uint32_t*>(flag);
-}
-inline void store_release(std::uint32_t* flag, std::uint32_t value) {
-  *static_cast<volatile std::uint32_t*>(flag) = value;
-}
+using shim::load_acquire, shim::store_release;
 inline void pause() { shim::spin(); }
 inline std::uint64_t nanoseconds() { return shim::clock(); }
 

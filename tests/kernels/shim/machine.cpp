@@ -21,6 +21,7 @@ constexpr std::size_t most_shared = 48 << 10;  // what a block has without askin
 constexpr long most_idle_rounds = 20'000;      // of threads that wait for a flag which nobody sets
 std::string fault;                             // of the thread that ran last
 int dropped_barrier = -1;                      // Schedule::without_barrier of the machine that runs
+Races* races = nullptr;                        // of the machine that runs, while a kernel does
 
 // Stacks are used again, by all machines: a page that was never written costs more than a thread.
 std::vector<std::byte*>& idle_stacks() {
@@ -70,6 +71,34 @@ bool can_run(const Thread& thread) {
 Thread::Thread(Grid* in, Block* of, dim3 at)
     : grid(in), block(of), index(at), stack(take_stack(), give_back_stack), fibre(stack.get(), run_thread, this) {}
 
+// While the shim works for a kernel, nothing is the kernel's access.
+class Inside {
+ public:
+  Inside() : races_(std::exchange(races, nullptr)) {}
+  ~Inside() { races = races_; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  Races* races_;
+};
+
+// What the compiler calls where a kernel reads or writes (accesses.cpp).
+void touch(const void* address, std::size_t bytes, bool write) {
+  if (!races) return;
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  const auto within = [at](const void* begin, std::size_t size) {
+    return at - reinterpret_cast<std::uintptr_t>(begin) < size;
+  };
+  const Thread& self = *current;
+  if (within(self.stack.get(), Fibre::stack_bytes) || within(&current, sizeof current) || within(&self, sizeof self) ||
+      within(self.block, sizeof *self.block) || within(self.grid, sizeof *self.grid))
+    return;
+  Races& all = *races;
+  const Inside inside;
+  all.touch(self, at, bytes, write);
+}
+
 // Nothing on the fibre's stack is destroyed after this, so the text moves out of it.
 void fail(std::string what) {
   fault = std::move(what);
@@ -77,6 +106,7 @@ void fail(std::string what) {
 }
 
 bool barrier(bool vote) {
+  const Inside inside;
   Thread& self = *current;
   Block& block = *self.block;
   if (self.barriers++ == dropped_barrier) return vote;
@@ -87,6 +117,7 @@ bool barrier(bool vote) {
   if (++block.arrived == block.alive) {
     block.arrived = 0;
     block.votes[++block.generation % 2] = true;
+    block.clock.join(block.coming);
   }
   self.state = Thread::State::at_barrier;
   self.fibre.suspend();
@@ -94,23 +125,44 @@ bool barrier(bool vote) {
 }
 
 void spin() {
+  const Inside inside;
   ++current->pauses;
   current->state = Thread::State::spinning;
   current->fibre.suspend();
 }
 
+std::uint32_t load_acquire(const std::uint32_t* flag) {
+  if (races) {
+    current->heard.join(races->acquire(flag));
+    current->block->coming.join(races->acquire(flag));
+  }
+  return *static_cast<const volatile std::uint32_t*>(flag);
+}
+void store_release(std::uint32_t* flag, std::uint32_t value) {
+  if (races) {
+    Block& block = *current->block;
+    block.clock.see(block.number, block.generation);
+    races->release(flag, block.clock);
+  }
+  *static_cast<volatile std::uint32_t*>(flag) = value;
+}
+
 std::byte* shared_memory(std::size_t bytes) {
+  Races* const memory = races;
+  const Inside inside;
   Block& block = *current->block;
   if (bytes > most_shared)
     fail("a block has " + std::to_string(most_shared) + " bytes of shared memory, not " + std::to_string(bytes));
   if (!block.shared) {
     block.shared = std::make_unique<std::byte[]>(bytes);
     std::fill_n(block.shared.get(), bytes, std::byte{0xff});  // floats that are no numbers
+    if (memory) memory->forget(block.shared.get(), bytes);
   }
   return block.shared.get();
 }
 
 std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int from) {
+  const Inside inside;
   Thread& self = *current;
   Warp& warp = warp_of(self);
   if (mask != 0xffffffffu || warp.alive != warp_size) fail(name(self) + " exchanges with less than a whole warp");
@@ -132,7 +184,7 @@ Stream* Machine::stream(int index) {
   return &streams_[static_cast<std::size_t>(index)];
 }
 
-void Machine::begin(Grid& grid) {
+void Machine::begin(Grid& grid, const Clock& before) {
   if (grid.threads % warp_size != 0 || grid.threads > 1024) {
     throw std::runtime_error("a block of " + std::to_string(grid.threads) + " threads is not some warps");
   }
@@ -144,6 +196,8 @@ void Machine::begin(Grid& grid) {
         block.alive = grid.threads;
         block.warps.resize(static_cast<std::size_t>(grid.threads / warp_size));
         for (Warp& warp : block.warps) warp.alive = warp_size;
+        block.number = races_.next_block();
+        block.clock = before;
         grid.all_blocks.push_back(std::move(block));
       }
     }
@@ -161,7 +215,9 @@ bool Machine::advance(Thread& thread) {
   if (!can_run(thread)) return false;
   thread.state = Thread::State::ready;
   current = &thread;
+  races = follows_ ? &races_ : nullptr;
   thread.fibre.resume();
+  races = nullptr;
   current = nullptr;
   if (!fault.empty()) throw std::runtime_error(std::exchange(fault, {}));
   barriers_ = std::max(barriers_, thread.barriers);
@@ -200,7 +256,7 @@ bool Machine::advance(Grid& grid) {
 
 bool Machine::step(Grid& grid) {
   dropped_barrier = schedule_.without_barrier;
-  if (grid.all_threads.empty()) begin(grid);
+  if (grid.all_threads.empty()) begin(grid, {});
   const bool progress = advance(grid);
   if (!progress && std::none_of(grid.all_threads.begin(), grid.all_threads.end(), can_run) && grid.alive > 0)
     throw std::runtime_error("all threads of a kernel wait for each other");
@@ -209,6 +265,7 @@ bool Machine::step(Grid& grid) {
 
 void Machine::run() {
   dropped_barrier = schedule_.without_barrier;
+  follows_ = true;
   long idle = 0;
   std::vector<std::size_t> order(streams_.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -220,13 +277,20 @@ void Machine::run() {
       if (streams_[i].queue.empty()) continue;
       any = true;
       Grid& grid = *streams_[i].queue.front();
-      if (grid.all_threads.empty()) begin(grid);
+      if (grid.all_threads.empty()) begin(grid, streams_[i].clock);
       progress = advance(grid);
-      if (grid.alive == 0) streams_[i].queue.pop_front();
+      if (grid.alive == 0) {
+        for (const Block& block : grid.all_blocks) {
+          streams_[i].clock.join(block.clock);
+          streams_[i].clock.join(block.coming);
+          streams_[i].clock.see(block.number, block.generation + 1);
+        }
+        streams_[i].queue.pop_front();
+      }
       if (progress) break;  // the first stream goes on as long as it can: it gets as far ahead as it may
       spinning = spinning || std::any_of(grid.all_threads.begin(), grid.all_threads.end(), can_run);
     }
-    if (!any) return;
+    if (!any) break;
     if (progress) {
       idle = 0;
     } else if (!spinning || ++idle > most_idle_rounds) {
@@ -234,6 +298,8 @@ void Machine::run() {
                                         : "all threads wait for each other");
     }
   }
+  races_ = {};
+  for (Stream& stream : streams_) stream.clock = {};
 }
 
 }  // namespace troika::shim

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "fibre.hpp"
+#include "races.hpp"
 
 struct dim3 {
   unsigned x, y, z;
@@ -50,6 +51,7 @@ struct Thread {
   std::uint64_t generation = 0;  // of the barrier or exchange that it waits for
   std::uint64_t exchanges = 0;
   std::uint64_t pauses = 0;
+  Clock heard{};  // by the flags that it acquired
   std::unique_ptr<std::byte, void (*)(std::byte*)> stack;
   Fibre fibre;
 };
@@ -67,7 +69,9 @@ struct Block {
   std::array<bool, 2> votes{true, true};  // of all threads, at this barrier and at the one before it
   std::vector<Warp> warps;
   std::unique_ptr<std::byte[]>
-      shared;  // exactly as large as the kernel's struct, so that AddressSanitizer sees its end
+      shared;               // exactly as large as the kernel's struct, so that AddressSanitizer sees its end
+  std::size_t number = 0;   // among the blocks of all kernels
+  Clock clock{}, coming{};  // what it sees, and from the next barrier on
 };
 
 // A kernel that was launched.
@@ -85,6 +89,7 @@ struct Stream {
   virtual ~Stream() = default;
   virtual void launch(std::unique_ptr<Grid> grid) { queue.push_back(std::move(grid)); }
   std::deque<std::unique_ptr<Grid>> queue{};
+  Clock clock{};  // of the kernels that have ended
 };
 
 class Machine {
@@ -100,13 +105,15 @@ class Machine {
   int barriers() const { return barriers_; }
 
  private:
-  void begin(Grid& grid);
+  void begin(Grid& grid, const Clock& before);
   bool advance(Thread& thread);
   bool advance(Grid& grid);
 
   Schedule schedule_;
   std::mt19937_64 random_;
   std::deque<Stream> streams_;
+  Races races_;
+  bool follows_ = false;  // what kernels touch
   int barriers_ = 0;
 };
 
@@ -114,8 +121,11 @@ class Machine {
 extern Thread* current;
 bool barrier(bool vote = true);  // whether all threads voted for it
 void spin();
+std::uint32_t load_acquire(const std::uint32_t* flag);
+void store_release(std::uint32_t* flag, std::uint32_t value);
 extern std::uint64_t (*clock)();  // in nanoseconds; at first 20 for each spin() of the thread that asks
 std::byte* shared_memory(std::size_t bytes);
+void touch(const void* address, std::size_t bytes, bool write);
 [[noreturn]] void fail(std::string what);
 std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int lane);
 
