@@ -186,7 +186,9 @@ TEST_CASE("a decode step takes no memory from the driver once it is warm") {
     };
     const auto warm = steps(6);
     pipeline.communication().barrier();
-    return steps(10) - warm;
+    const auto more = steps(10) - warm;
+    pipeline.communication().barrier();  // whoever ends gives memory back, which counts too
+    return more;
   });
   CHECK(ranks == std::vector<std::int64_t>{0, 0});
 }
