@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -212,8 +213,9 @@ std::shared_ptr<PeerGroup> PeerEngine::open(const Call& call, DeviceSite site, c
   return std::make_shared<PeerGroup>(call, std::move(site), options);
 }
 PeerCard PeerEngine::card(const PeerGroup& group) { return group.card(); }
-std::unique_ptr<DeviceEngine> PeerEngine::connect(std::shared_ptr<PeerGroup> group, std::span<const PeerCard> cards) {
-  group->connect(cards);
+std::unique_ptr<DeviceEngine> PeerEngine::connect(std::shared_ptr<PeerGroup> group, std::span<const PeerCard> cards,
+                                                  std::function<void()> meet) {
+  group->connect(cards, std::move(meet));
   return std::make_unique<PeerCommunicator>(std::move(group));
 }
 

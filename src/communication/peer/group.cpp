@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "group.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <limits>
+#include <list>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,17 @@
 #include "../../device/cuda/queue.hpp"
 
 namespace troika {
+namespace {
+
+// Until this process ends.
+void keep(CudaDevice::Buffer memory) {
+  static std::mutex mutex;
+  static auto* const kept = new std::list<CudaDevice::Buffer>;
+  const std::lock_guard lock(mutex);
+  kept->push_back(std::move(memory));
+}
+
+}  // namespace
 
 PeerGroup::PeerGroup(const Call& call, DeviceSite at, const PeerOptions& options)
     : site(std::move(at)),
@@ -40,16 +52,36 @@ PeerGroup::PeerGroup(const Call& call, DeviceSite at, const PeerOptions& options
 PeerGroup::~PeerGroup() {
   // Kernels end by themselves, after their deadline at the latest; then nobody reads what is given back.
   (void)cudaStreamSynchronize(cuda::stream_of(site.stream));
+  if (!meet_) return;
+  // What another process has open must not be freed: first all close, then all give back. Where somebody does not come,
+  // the memory stays until this process ends.
+  opened_.clear();
+  try {
+    if (std::uncaught_exceptions() == 0) {
+      meet_();
+      return;
+    }
+  } catch (...) {
+  }
+  keep(std::move(memory_));
 }
 
 PeerCard PeerGroup::card() const {
   const CudaDevice& device = site.stream.device();
-  return {getpid(), device.gpu(), device.queue().multiprocessors() / std::max(1, device.options().virtual_ranks),
-          const_cast<std::byte*>(memory_.data())};
+  auto* const memory = const_cast<std::byte*>(memory_.data());
+  return {this_process(),
+          device.gpu(),
+          device.queue().multiprocessors() / std::max(1, device.options().virtual_ranks),
+          memory,
+          uuid_of(device.gpu()),
+          handle_of(memory)};
 }
 
-void PeerGroup::connect(std::span<const PeerCard> cards) {
+void PeerGroup::connect(std::span<const PeerCard> cards, std::function<void()> meet) {
   enable(cards);
+  if (std::ranges::any_of(cards, [&](const PeerCard& card) { return card.process != cards[0].process; }))
+    meet_ = std::move(meet);
+  reach(cards);
   std::vector<int> everyone, first_set(cards.size(), 0);
   for (int r = 0; r < site.world_size; ++r) everyone.push_back(r);
   everyone_ = place(cards, everyone, first_set, 0);
@@ -71,7 +103,7 @@ cuda::PeerPlace PeerGroup::place(std::span<const PeerCard> cards, std::span<cons
   place.report = reinterpret_cast<std::uint32_t*>(const_cast<std::byte*>(reports_.data())) + report;
   place.stream = cuda::stream_of(site.stream);
   for (std::size_t i = 0; i < members.size(); ++i) {
-    std::byte* const memory = cards[static_cast<std::size_t>(members[i])].memory;
+    std::byte* const memory = memories_[static_cast<std::size_t>(members[i])];
     if (members[i] == site.rank) place.rank = static_cast<int>(i);
     place.signals[i] = memory + signals(sets[i]);
     place.in[i] = memory + signals(1 + site.world_size);
@@ -87,9 +119,13 @@ cuda::PeerPlace PeerGroup::with_patience(const Call& call, cuda::PeerPlace place
 
 void PeerGroup::enable(std::span<const PeerCard> cards) const {
   const auto refuse = [](const std::string& what) { throw Error(Fault::unsupported, what, {-1, "connect", 0}); };
+  const auto process = this_process();
   for (const PeerCard& a : cards) {
-    if (a.process != cards[0].process) refuse("Peer connects ranks of one process");
     for (const PeerCard& b : cards) {
+      if (a.process != b.process && a.uuid == b.uuid)
+        refuse("two processes share a GPU, which does not run the kernels of both at once");
+      // GPUs have other numbers in another process; there, opening the memory tells.
+      if (a.process != process || b.process != process) continue;
       int reaches = a.gpu == b.gpu;
       if (!reaches) cuda::check(cudaDeviceCanAccessPeer(&reaches, a.gpu, b.gpu), "cudaDeviceCanAccessPeer");
       if (!reaches)
@@ -99,12 +135,20 @@ void PeerGroup::enable(std::span<const PeerCard> cards) const {
   const int own = site.stream.device().gpu();
   cuda::check(cudaSetDevice(own), "cudaSetDevice");
   for (const PeerCard& card : cards) {
-    if (card.gpu == own) continue;
+    if (card.process != process || card.gpu == own) continue;
     const auto result = cudaDeviceEnablePeerAccess(card.gpu, 0);
     if (result == cudaErrorPeerAccessAlreadyEnabled)
       (void)cudaGetLastError();
     else
       cuda::check(result, "cudaDeviceEnablePeerAccess");
+  }
+}
+
+void PeerGroup::reach(std::span<const PeerCard> cards) {
+  for (const PeerCard& card : cards) {
+    const bool ours = card.process == this_process();
+    if (!ours) opened_.emplace_back(site.stream.device().gpu(), card.handle);
+    memories_.push_back(ours ? card.memory : opened_.back().data());
   }
 }
 

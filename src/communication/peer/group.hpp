@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
 #include <troika/communication/peer.hpp>
 
 #include "kernels.hpp"
+#include "processes.hpp"
 
 namespace troika {
 
@@ -24,7 +26,8 @@ class PeerGroup : public StreamGuard {
   DeviceSite site;
 
   PeerCard card() const;
-  void connect(std::span<const PeerCard> cards);
+  // `meet`: returns when all ranks have called it. Theirs is the memory that is given back after the last meeting.
+  void connect(std::span<const PeerCard> cards, std::function<void()> meet);
   void check(const Call& call);
   // Of StreamGuard: whoever waits for the stream must not take what is there for a result.
   void check() override;
@@ -49,12 +52,16 @@ class PeerGroup : public StreamGuard {
                         int report) const;
   cuda::PeerPlace with_patience(const Call& call, cuda::PeerPlace place) const;
   void enable(std::span<const PeerCard> cards) const;
+  void reach(std::span<const PeerCard> cards);
   void load_kernels() const;
   bool find_late();
 
   std::size_t capacity_, one_shot_bytes_;
   CudaDevice::Buffer memory_;
-  CudaDevice::HostBuffer reports_;  // by which kernels say who did not come: to the group, to each pair
+  CudaDevice::HostBuffer reports_;    // by which kernels say who did not come: to the group, to each pair
+  std::vector<OpenedMemory> opened_;  // of other processes
+  std::vector<std::byte*> memories_;  // of each rank, as this process reaches it
+  std::function<void()> meet_;        // where others have the memory of this one open
   cuda::PeerPlace everyone_;
   std::vector<cuda::PeerPlace> pairs_;  // with each rank
   Call last_{};

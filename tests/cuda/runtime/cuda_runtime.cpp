@@ -157,6 +157,7 @@ cudaError_t cudaFree(void* data) {
     if (!data) return cudaSuccess;
     auto* const block = driver.memory.at(data);
     if (!block || block->gpu == Memory::host) return wrong(driver, "cudaFree of what cudaMalloc did not give");
+    if (driver.opened.contains(data)) driver.problem("cudaFree of memory that another process has open");
     driver.synchronize_gpu(lock, block->gpu);
     driver.count("cudaMalloc", -1);
     ++driver.allocations;

@@ -37,6 +37,18 @@ inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 inline constexpr unsigned cudaHostAllocPortable = 1;
 
+inline constexpr unsigned cudaIpcMemLazyEnablePeerAccess = 1;
+
+struct cudaUUID_t {
+  char bytes[16];
+};
+struct cudaDeviceProp {  // of NVIDIA's, what is used
+  cudaUUID_t uuid;
+};
+struct cudaIpcMemHandle_t {
+  char reserved[64];
+};
+
 using cudaStream_t = troika::shim::Stream*;
 struct CUevent_st;
 using cudaEvent_t = CUevent_st*;
@@ -49,12 +61,16 @@ cudaError_t cudaDeviceGetPCIBusId(char* name, int size, int device);
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer);
 cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags);
 cudaError_t cudaGetLastError();
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
 const char* cudaGetErrorName(cudaError_t error);
 const char* cudaGetErrorString(cudaError_t error);
 
 cudaError_t cudaMalloc(void** data, std::size_t bytes);
 cudaError_t cudaFree(void* data);
 cudaError_t cudaMemGetInfo(std::size_t* available, std::size_t* all);
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* data);
+cudaError_t cudaIpcOpenMemHandle(void** data, cudaIpcMemHandle_t handle, unsigned flags);
+cudaError_t cudaIpcCloseMemHandle(void* data);
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void* data);
 

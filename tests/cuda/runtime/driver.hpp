@@ -61,6 +61,7 @@ class Driver {
   Memory memory;
   std::list<Stream> streams;
   std::set<std::pair<int, int>> peers;       // who was let reach whose memory
+  std::multimap<const void*, int> opened;    // memory, and the processes that have opened it
   std::map<std::string, std::int64_t> live;  // things by their kind
   std::vector<cudaError_t> errors;           // of each GPU; a failed one stays so
   std::vector<std::string> problems;

@@ -33,6 +33,9 @@ struct Options {
   shim::Schedule schedule{shim::Schedule::Order::random, 1};  // of streams, and of the threads of kernels
 };
 
+// From here on the calling thread is of another process: what getpid() gives differs, and memory goes by IPC handles.
+void be_process(int number);
+
 class Driver;
 
 // GPUs as long as it lives; one at a time. Without one there is no driver. All that was made of the runtime goes first.

@@ -13,6 +13,7 @@ static_assert(cudaErrorPeerAccessAlreadyEnabled == 704 && cudaErrorLaunchFailure
 static_assert(cudaMemcpyHostToHost == 0 && cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2);
 static_assert(cudaMemcpyDeviceToDevice == 3 && cudaMemcpyDefault == 4 && cudaDevAttrMultiProcessorCount == 16);
 static_assert(cudaStreamNonBlocking == 1 && cudaEventDisableTiming == 2 && cudaHostAllocPortable == 1);
+static_assert(cudaIpcMemLazyEnablePeerAccess == 1 && sizeof(cudaIpcMemHandle_t) == 64 && sizeof(cudaUUID_t) == 16);
 
 namespace {
 
@@ -29,6 +30,10 @@ using std::size_t;
   is(static_cast<cudaError_t (*)(int*, int, int)>(cudaDeviceCanAccessPeer));
   is(static_cast<cudaError_t (*)(int, unsigned)>(cudaDeviceEnablePeerAccess));
   is(static_cast<cudaError_t (*)()>(cudaGetLastError));
+  is(static_cast<cudaError_t (*)(cudaDeviceProp*, int)>(cudaGetDeviceProperties));
+  is(static_cast<cudaError_t (*)(cudaIpcMemHandle_t*, void*)>(cudaIpcGetMemHandle));
+  is(static_cast<cudaError_t (*)(void**, cudaIpcMemHandle_t, unsigned)>(cudaIpcOpenMemHandle));
+  is(static_cast<cudaError_t (*)(void*)>(cudaIpcCloseMemHandle));
   is(static_cast<const char* (*)(cudaError_t)>(cudaGetErrorName));
   is(static_cast<const char* (*)(cudaError_t)>(cudaGetErrorString));
   is(static_cast<cudaError_t (*)(void**, size_t)>(cudaMalloc));
