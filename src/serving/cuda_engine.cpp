@@ -14,16 +14,12 @@
 #include <troika/serving/make_engine.hpp>
 
 namespace troika::serving {
-namespace {
-
-// How GPUs reach each other.
-Fastest transport(const Log& log) { return Fastest({.log = log}); }
-
-}  // namespace
 
 std::unique_ptr<Engine> make_engine(std::vector<CudaDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options) {
-  auto by = transport(options.log);
+  // By memory of the host, no GPU waits for another.
+  RunTransports<Fastest> by{.steps = Fastest({.log = options.log}),
+                            .loading = Fastest({.choice = FastestChoice::only(Way::host)})};
   return make_engine_by(std::move(by), std::move(devices), model, std::move(options));
 }
 
@@ -37,7 +33,8 @@ ServerDevices server_gpus(int count, CudaOptions options) {
   auto least = std::numeric_limits<std::size_t>::max();
   for (int gpu = 0; gpu < count; ++gpu) least = std::min(least, cuda_memory_available(gpu));
   const auto memory = static_cast<std::uint64_t>(count) * (least / 10 * 9);  // the rest is for CUDA's libraries
-  return server_devices_by(transport, count, memory, [options](int gpu) { return CudaDevice(gpu, options, gpu); });
+  return server_devices_by(Fastest({.log = Log::silent()}), count, memory,
+                           [options](int gpu) { return CudaDevice(gpu, options, gpu); });
 }
 
 }  // namespace troika::serving

@@ -14,7 +14,7 @@ namespace troika::serving {
 
 std::unique_ptr<Engine> make_engine(std::vector<HostDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options) {
-  return make_engine_by(Threads{}, std::move(devices), model, std::move(options));
+  return make_engine_by(RunTransports<Threads>{}, std::move(devices), model, std::move(options));
 }
 
 ServerDevices server_cores(std::vector<std::vector<int>> device_cores, HostOptions options) {
@@ -24,7 +24,7 @@ ServerDevices server_cores(std::vector<std::vector<int>> device_cores, HostOptio
     host.cores = cores[static_cast<std::size_t>(number)];
     return HostDevice(number, std::move(host));
   };
-  return server_devices_by([](const Log&) { return Threads{}; }, count, memory_available(HostDevice()), make);
+  return server_devices_by(Threads{}, count, memory_available(HostDevice()), make);
 }
 
 }  // namespace troika::serving

@@ -39,6 +39,8 @@ changed() {
 
 refuses "--devices" --devices 0
 refuses "--devices" --devices many
+refuses "--gpus" --gpus 1 --devices 2
+refuses "GPU" --gpus 200 --prompt "1 + 1 ="
 refuses "--temperature" --temperature hot
 refuses "2 shares for 3 devices" --weights 1,3 --devices 3
 refuses "not negative" --weights=1,-3 --prompt "1 + 1 ="

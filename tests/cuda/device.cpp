@@ -130,6 +130,7 @@ TEST_CASE("memory that was given back is taken again, and nothing else is asked 
     CudaTensor<float> x(device, {900 + i});
     fill_zero(stream, x.view());
   }
+  { CudaTensor<float> sixteenth(device, {64}); }
   CHECK(recording.allocations() == before);
   CHECK(device.memory_reserved() == reserved);
 

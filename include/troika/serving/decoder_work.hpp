@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -8,8 +10,10 @@
 
 #include <troika/communication/communication.hpp>
 #include <troika/communication/threads.hpp>
+#include <troika/device/candidate.hpp>
 #include <troika/layers/logprobs.hpp>
 #include <troika/layers/sampler.hpp>
+#include <troika/models/batch.hpp>
 #include <troika/models/decoder.hpp>
 #include <troika/models/grammar/token_mask.hpp>
 #include <troika/serving/model_run.hpp>
@@ -34,6 +38,22 @@ class DecoderWork {
       : decoder_(pipeline, model.config, model.weights,
                  models::DecoderOptions{.context = model.context, .kv_type = options.kv_type}, options.progress),
         memory_(decoder_.make_memory(pipeline.device(), model.pages)) {}
+
+  // Passes as large as they get, and smaller ones, down to where blocks of the pool that are lent for less do for them.
+  template <class Pipeline>
+  void warm_up(Pipeline& pipeline, const EngineOptions& options) {
+    for (auto tokens = options.step_tokens; tokens > 1; tokens /= 16)
+      (void)pass(pipeline, tokens, decoder_.context(), 0);
+    (void)pass(pipeline, options.most_running, 1, decoder_.context() - 1);
+
+    const auto logits = pass(pipeline, 1, 1, 0);  // they are there while a token is drawn, as if all were as likely
+    auto& stream = pipeline.stream();
+    Tensor<float, D> equal(stream.device(), logits.local().shape());
+    fill_zero(stream, equal.view());
+    (void)read_back(stream, equal.view());
+    std::array<Candidate, 64> best;
+    (void)top_candidates(stream, equal.span(), 0, std::span(best));
+  }
 
   template <class Pipeline>
   void take(Pipeline& pipeline, const Step& step, Taken& taken) {
@@ -60,6 +80,20 @@ class DecoderWork {
 
  private:
   using Communicator = Communication<T, D>;
+
+  // So many tokens of texts that nobody wants, in pieces of up to `most` after `cached` that were never there.
+  template <class Pipeline>
+  auto pass(Pipeline& pipeline, std::int64_t tokens, std::int64_t most, std::int64_t cached) {
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(most));
+    std::vector<std::vector<std::int32_t>> pages(static_cast<std::size_t>(memory_.pages()));  // one for each text
+    models::Batch batch;
+    for (std::size_t i = 0; i < pages.size() && batch.tokens() < tokens; ++i) {
+      const auto count = std::min(most, tokens - batch.tokens());
+      pages[i].assign(static_cast<std::size_t>((cached + count + kv_page - 1) / kv_page), static_cast<std::int32_t>(i));
+      batch.add(std::span(ids).first(static_cast<std::size_t>(count)), cached, pages[i]);
+    }
+    return decoder_.forward(pipeline, batch, memory_);
+  }
 
   models::Decoder<D> decoder_;
   KvMemory<D> memory_;

@@ -30,15 +30,15 @@ namespace troika::serving {
 // When a device fails or hangs, the model is split anew over those that are left, and the texts are read again. What
 // fails twice ends as failed.
 //
-// In steps, ranks talk by the transport.
+// Ranks talk by the transports.
 template <Device D, class Transport = Threads>
 class EncoderEngine final : public Engine {
  public:
   // Loads the model, or throws what loading throws.
   EncoderEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {},
-                Transport transport = {})
+                RunTransports<Transport> transports = {})
       : options_(std::move(options)),
-        transport_(std::move(transport)),
+        transports_(std::move(transports)),
         model_(open(model, options_)),
         devices_(std::move(devices)) {
     expects(options_.deadline.count() > 0, "the deadline of a step is above zero");
@@ -141,7 +141,7 @@ class EncoderEngine final : public Engine {
     std::string reason;
     while (true) {
       const auto end = ModelRun<Work>::run(
-          devices_.left(), transport_, devices_.meters(), model_, options_,
+          devices_.left(), transports_, devices_.meters(), model_, options_,
           {[this] { report(); }, [this](auto& step) { return next(step); }, [this](auto& vectors) { took(vectors); },
            [this](const SelfCheck& check) { keep(check); }});
       if (!end.failure) break;
@@ -255,7 +255,7 @@ class EncoderEngine final : public Engine {
   }
 
   const EngineOptions options_;
-  const Transport transport_;
+  const RunTransports<Transport> transports_;
   const std::shared_ptr<const RunModel> model_;
   EngineDevices<D> devices_;  // changed with the mutex held
 

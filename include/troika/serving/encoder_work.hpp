@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -25,7 +26,19 @@ class EncoderWork {
 
   template <class Pipeline>
   EncoderWork(Pipeline& pipeline, const RunModel& model, const EngineOptions& options)
-      : encoder_(pipeline, model.config, model.weights, options.progress) {}
+      : context_(model.context), encoder_(pipeline, model.config, model.weights, options.progress) {}
+
+  // Passes as large as they get, and smaller ones, down to where blocks of the pool that are lent for less do for them.
+  template <class Pipeline>
+  void warm_up(Pipeline& pipeline, const EngineOptions& options) {
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(context_));
+    for (auto tokens = options.step_tokens; tokens >= 1; tokens /= 16) {
+      std::vector<std::span<const std::int32_t>> texts;
+      for (auto left = tokens; left > 0; left -= context_)
+        texts.push_back(std::span(ids).first(static_cast<std::size_t>(std::min(left, context_))));
+      (void)encoder_.forward(pipeline, texts);
+    }
+  }
 
   template <class Pipeline>
   void take(Pipeline& pipeline, const Step& step, Taken& taken) {
@@ -34,6 +47,7 @@ class EncoderWork {
   }
 
  private:
+  std::int64_t context_;
   models::Encoder<D> encoder_;
 };
 

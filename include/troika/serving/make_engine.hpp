@@ -18,19 +18,19 @@
 // What is the same for all kinds of devices; each compiles it once.
 namespace troika::serving {
 
-// The engine of a model, whose ranks talk by the transport.
+// The engine of a model, whose ranks talk by the transports.
 template <class Transport, Device D>
-std::unique_ptr<Engine> make_engine_by(Transport transport, std::vector<D> devices, const std::filesystem::path& model,
-                                       EngineOptions options) {
+std::unique_ptr<Engine> make_engine_by(RunTransports<Transport> transports, std::vector<D> devices,
+                                       const std::filesystem::path& model, EngineOptions options) {
   if (!models::ModelConfig::load(model).is_decoder()) {
     return std::make_unique<EncoderEngine<D, Transport>>(std::move(devices), model, std::move(options),
-                                                         std::move(transport));
+                                                         std::move(transports));
   }
   return std::make_unique<ModelEngine<D, Transport>>(std::move(devices), model, std::move(options),
-                                                     std::move(transport));
+                                                     std::move(transports));
 }
 
-// make(number) makes one of the devices, anew for each engine; transport(log) by what its ranks talk.
+// make(number) makes one of the devices, anew for each engine.
 template <class Transport, class Make>
 ServerDevices server_devices_by(Transport transport, int count, std::uint64_t memory, Make make) {
   const auto make_all = [make](std::span<const int> numbers) {
@@ -41,16 +41,14 @@ ServerDevices server_devices_by(Transport transport, int count, std::uint64_t me
   return {.count = count,
           .memory = memory,
           .make_engine =
-              [transport, make_all](std::span<const int> numbers, const std::filesystem::path& model,
-                                    EngineOptions options) {
-                auto by = transport(options.log);
-                return make_engine_by(std::move(by), make_all(numbers), model, std::move(options));
+              [make_all](std::span<const int> numbers, const std::filesystem::path& model, EngineOptions options) {
+                return make_engine(make_all(numbers), model, std::move(options));
               },
           .self_check =
               [transport, make_all, count] {
                 std::vector<int> all(static_cast<std::size_t>(count));
                 std::iota(all.begin(), all.end(), 0);
-                return self_check_by(transport(Log::silent()), make_all(all));
+                return self_check_by(transport, make_all(all));
               }};
 }
 

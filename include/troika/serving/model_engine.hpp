@@ -31,15 +31,15 @@ namespace troika::serving {
 // device is left, ends as failed. A device that hangs counts as failed, and is never waited for longer than the
 // deadline of a step.
 //
-// In steps, ranks talk by the transport.
+// Ranks talk by the transports.
 template <Device D, class Transport = Threads>
 class ModelEngine final : public Engine {
  public:
   // Loads the model, or throws what loading throws.
   ModelEngine(std::vector<D> devices, const std::filesystem::path& model, EngineOptions options = {},
-              Transport transport = {})
+              RunTransports<Transport> transports = {})
       : options_(std::move(options)),
-        transport_(std::move(transport)),
+        transports_(std::move(transports)),
         model_(open(model, options_)),
         devices_(std::move(devices)),
         planner_({.pages = model_->pages,
@@ -154,7 +154,7 @@ class ModelEngine final : public Engine {
   void serve() {
     std::string reason;
     while (true) {
-      const auto end = ModelRun<Work>::run(devices_.left(), transport_, devices_.meters(), model_, options_,
+      const auto end = ModelRun<Work>::run(devices_.left(), transports_, devices_.meters(), model_, options_,
                                            {[this] { report(true); }, [this](Step& step) { return next_step(step); },
                                             [this](const typename Work::Taken& taken) { took(taken); },
                                             [this](const SelfCheck& check) { keep(check); }});
@@ -239,7 +239,7 @@ class ModelEngine final : public Engine {
   }
 
   const EngineOptions options_;
-  const Transport transport_;
+  const RunTransports<Transport> transports_;
   const std::shared_ptr<const RunModel> model_;
   EngineDevices<D> devices_;  // changed with the mutex held
 

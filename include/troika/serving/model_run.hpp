@@ -18,7 +18,7 @@
 #include <vector>
 
 #include <troika/communication/communication.hpp>
-#include <troika/communication/threads.hpp>
+#include <troika/device/device.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/models/files/weights.hpp>
 #include <troika/pipeline.hpp>
@@ -48,6 +48,14 @@ struct RunLeader {
   std::function<void(const SelfCheck&)> checked{};  // devices and links, while there was no step to take
 };
 
+// How ranks talk.
+template <class Transport>
+struct RunTransports {
+  Transport steps{};
+  // While they load and warm up: devices take memory from their driver then, and must not wait for each other.
+  Transport loading{};
+};
+
 // How a run ended.
 struct RunEnd {
   std::exception_ptr failure{};  // none: the leader ended it
@@ -60,8 +68,8 @@ struct RunEnd {
 // alive.
 //
 // Work is what a rank has of the model: Work(pipeline, model, options) loads it, work.take(pipeline, step, taken)
-// computes a Work::Step, which is a copy of what it needs of requests and can be empty(), into a Work::Taken. In steps
-// ranks talk by Work::Transport.
+// computes a Work::Step, which is a copy of what it needs of requests and can be empty(), into a Work::Taken. Devices
+// with memory of their own are warmed up by work.warm_up(pipeline, options), so that steps take none from the driver.
 template <class Work>
 class ModelRun {
  public:
@@ -71,9 +79,9 @@ class ModelRun {
   using Meters = std::vector<std::shared_ptr<DeviceMeter>>;
 
   // Returns when the run has ended. The leader is called meanwhile, not after. Each device has a meter.
-  static RunEnd run(std::vector<D> devices, Transport transport, Meters meters, std::shared_ptr<const RunModel> model,
-                    const EngineOptions& options, Leader leader) {
-    std::shared_ptr<ModelRun> run(new ModelRun(std::move(devices), std::move(transport), std::move(meters),
+  static RunEnd run(std::vector<D> devices, RunTransports<Transport> transports, Meters meters,
+                    std::shared_ptr<const RunModel> model, const EngineOptions& options, Leader leader) {
+    std::shared_ptr<ModelRun> run(new ModelRun(std::move(devices), std::move(transports), std::move(meters),
                                                std::move(model), options, std::move(leader)));
     std::thread thread([run] { run->work(); });
     const bool ended = run->wait();
@@ -84,9 +92,9 @@ class ModelRun {
  private:
   using Scheduler = TaskScheduler<StaticAllocation, D>;
 
-  ModelRun(std::vector<D> devices, Transport transport, Meters meters, std::shared_ptr<const RunModel> model,
-           const EngineOptions& options, Leader leader)
-      : transport_(std::move(transport)),
+  ModelRun(std::vector<D> devices, RunTransports<Transport> transports, Meters meters,
+           std::shared_ptr<const RunModel> model, const EngineOptions& options, Leader leader)
+      : transports_(std::move(transports)),
         meters_(std::move(meters)),
         model_(std::move(model)),
         options_(options),
@@ -119,15 +127,17 @@ class ModelRun {
   template <class Rank>
   void serve_on(Rank& rank) {
     std::optional<Work> work;
+    Communication communication{rank, transports_.steps, {.deadline = options_.deadline}};
     {
-      // Little is said meanwhile. It has its own deadline: reading files takes longer than a step.
-      Communication communication{rank, Threads{}};
-      DataSync sync{communication};
-      Pipeline pipeline{scheduler_, sync, communication};
+      Communication loading{rank,
+                            transports_.loading};  // with its own deadline: reading files takes longer than a step
+      DataSync sync{loading};
+      Pipeline pipeline{scheduler_, sync, loading};
       work.emplace(pipeline, *model_, options_);
-      communication.barrier();
+      if constexpr (HasOwnMemory<D>) work->warm_up(pipeline, options_);
+      pipeline.stream().synchronize();
+      loading.barrier();
     }
-    Communication communication{rank, transport_, {.deadline = options_.deadline}};
     DataSync sync{communication};
     Pipeline pipeline{scheduler_, sync, communication};
     typename Work::Taken taken;
@@ -241,7 +251,7 @@ class ModelRun {
     return end;
   }
 
-  const Transport transport_;
+  const RunTransports<Transport> transports_;
   const Meters meters_;
   const std::shared_ptr<const RunModel> model_;
   const EngineOptions options_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <troika/device/cuda/memory.hpp>
 
+#include <algorithm>
 #include <string>
 
 #include <troika/core/error.hpp>
@@ -13,16 +14,18 @@ CudaPool::~CudaPool() { release_kept(); }
 
 CudaPool::Buffer CudaPool::allocate(std::size_t wanted) {
   const std::size_t bytes = block_size(wanted, alignment);
+  const std::size_t own = slot_of_block(bytes);
   std::lock_guard lock(mutex_);
-  Slot& slot = slots_.at(slot_of_block(bytes));
-  if (slot.free.empty()) {
-    slot.free.reserve(slot.blocks + 1);
-    auto* const data = take(wanted, bytes);
-    ++slot.blocks;
-    return {shared_from_this(), data, bytes};
+  for (std::size_t i = own; i <= std::min(own + lent_slots, slots_.size() - 1); ++i) {
+    if (slots_[i].free.empty()) continue;
+    auto* const data = slots_[i].free.back();
+    slots_[i].free.pop_back();
+    return {shared_from_this(), data, block_of_slot(i)};
   }
-  auto* const data = slot.free.back();
-  slot.free.pop_back();
+  Slot& slot = slots_.at(own);
+  slot.free.reserve(slot.blocks + 1);
+  auto* const data = take(wanted, bytes);
+  ++slot.blocks;
   return {shared_from_this(), data, bytes};
 }
 

@@ -13,8 +13,8 @@
 namespace troika {
 
 // Memory of a GPU, or of the host where the GPU copies to and from it (pinned). What is given back is kept for the next
-// buffer of about the same size: a steady state asks the driver for nothing, since that may wait for all that runs on
-// the GPU, and must not happen while GPUs wait for each other. Thread-safe.
+// buffer of its size, or of down to a sixteenth: a steady state asks the driver for nothing, since that may wait for all
+// that runs on the GPU, and must not happen while GPUs wait for each other. Thread-safe.
 //
 // Whoever gives a buffer back is done with it on the device's stream, not on the GPU: the next user's work comes after
 // it in that stream. Memory that other streams use is given back after the device's stream has waited for them, and
@@ -40,6 +40,8 @@ class CudaPool : public std::enable_shared_from_this<CudaPool> {
 
  private:
   friend Buffer;
+
+  static constexpr std::size_t lent_slots = 8;  // so much larger may a block be: 16 times
 
   std::byte* take(std::size_t wanted, std::size_t bytes);
   std::byte* from_driver(std::size_t bytes);
