@@ -26,6 +26,7 @@
 using troika::Error;
 using troika::KvType;
 using troika::Precision;
+using troika::StepGraphs;
 using troika::recording::Recording;
 using troika::recording::When;
 using Order = troika::shim::Schedule::Order;
@@ -63,28 +64,29 @@ std::vector<Tokens> answers(std::vector<D> devices, const Asked& asked, Transpor
   return on_every(std::move(devices), answer, transport);
 }
 
-std::vector<troika::CudaDevice> gpus(int virtual_ranks = 1) {
-  return troika::cuda_devices({.precision = Precision::exact, .virtual_ranks = virtual_ranks});
+std::vector<troika::CudaDevice> gpus(int virtual_ranks = 1, StepGraphs graphs = StepGraphs::whole) {
+  return troika::cuda_devices({.precision = Precision::exact, .virtual_ranks = virtual_ranks, .graphs = graphs});
 }
 std::vector<troika::HostDevice> one_host() { return troika::host_devices(1, {.precision = Precision::exact}); }
 
 // Threads in an order that caches like.
 const troika::recording::Options in_order{.schedule = {Order::forward}};
 
-// The same tokens on so many GPUs as on the host.
+// The same tokens on so many GPUs as on the host. How many graphs were launched.
 template <class Transport = troika::Threads>
-void check_tokens(const Asked& asked, int ranks, troika::recording::Options options = in_order, int virtual_ranks = 1,
-                  Transport transport = {}) {
+std::int64_t check_tokens(const Asked& asked, int ranks, troika::recording::Options options = in_order,
+                          int virtual_ranks = 1, Transport transport = {}, StepGraphs graphs = StepGraphs::whole) {
   const auto expected = answers(one_host(), asked)[0];
   REQUIRE(expected.size() >= 2);
   options.gpus = ranks / virtual_ranks;
   const Recording recording(options);
   INFO(ranks << " ranks on " << options.gpus << " GPUs");
   const std::vector<Tokens> on_all(static_cast<std::size_t>(ranks), expected);
-  CHECK(answers(gpus(virtual_ranks), asked, transport) == on_all);
+  CHECK(answers(gpus(virtual_ranks, graphs), asked, transport) == on_all);
   CHECK(recording.launches() > 0);
-  CHECK(recording.problems().empty());
+  CHECK(recording.problems() == std::vector<std::string>{});
   CHECK(recording.live().empty());
+  return recording.graph_launches();
 }
 
 const std::filesystem::path bundled = TROIKA_SOURCE_DIR "/examples/model";
@@ -136,6 +138,29 @@ TEST_CASE("a model gives the same tokens whichever way GPUs take to each other")
     check_tokens(asked, ranks, in_order, 1, troika::Nccl{});
   }
   check_tokens(asked, 3, in_order, 3, troika::Peer{});
+}
+
+TEST_CASE("decode steps as graphs give the same tokens, whole where no collective waits for the host") {
+  const LoadedModel model(TinyModel::make("llama", 6)), experts(TinyModel::make("qwen3_moe"));
+  const Asked asked{model.config, model.weights, prompt, {.max_tokens = 6}};
+  const auto launches = [&](int ranks, auto transport, StepGraphs graphs, When when) {
+    return check_tokens(asked, ranks, {.when = when, .schedule = {Order::random, 5}}, 1, transport, graphs);
+  };
+  for (const auto when : {When::early, When::late}) {
+    // Of five steps, the first is watched.
+    CHECK(launches(1, troika::Threads{}, StepGraphs::whole, when) == 4);
+    CHECK(launches(3, troika::Peer{}, StepGraphs::whole, when) == 3 * 4);
+    CHECK(launches(2, troika::Nccl{}, StepGraphs::whole, when) == 0);
+    CHECK(launches(2, troika::Threads{}, StepGraphs::whole, when) == 0);
+    // Two blocks of two collectives each, the embedding's before them.
+    CHECK(launches(2, troika::Nccl{}, StepGraphs::pieces, when) == 2 * 4 * 6);
+    CHECK(launches(4, troika::Threads{}, StepGraphs::pieces, when) == 4 * 4 * 6);
+    CHECK(launches(2, troika::Peer{}, StepGraphs::none, when) == 0);
+  }
+  const Asked of_experts{experts.config, experts.weights, prompt, {.max_tokens = 4}};
+  CHECK(check_tokens(of_experts, 2, in_order, 1, troika::Peer{}) == 0);
+  CHECK(check_tokens(of_experts, 2, in_order, 1, troika::Peer{}, StepGraphs::pieces) == 0);
+  CHECK(check_tokens(of_experts, 2, in_order, 1, troika::Nccl{}, StepGraphs::pieces) > 0);
 }
 
 TEST_CASE("quantised models give the same tokens on GPUs") {

@@ -66,25 +66,24 @@ class DeviceEndpoint {
     if (!here(in, out)) {
       on_host<HasAllReduce<Host>>([&](auto& host) { host.all_reduce(call, in, out); });
     } else {
-      agree(call);
       const std::size_t bytes = call.signature.count * size_of(call.signature.dtype);
-      engine_->all_reduce(call, apart(in, bytes, out, bytes, out), out);
+      on_devices(call, [&] { engine_->all_reduce(call, apart(in, bytes, out, bytes, out), out); });
     }
   }
   void all_reduce_norm(const Call& call, const AddedNorm& norm) {
     if (call.signature.count == 0) return agree(call);
     expects(here(norm.y) && here(norm.residual) && here(norm.weight), "all_reduce_norm is in memory of the device");
-    agree(call);
-    engine_->all_reduce_norm(call, norm);
+    on_devices(call, [&] { engine_->all_reduce_norm(call, norm); });
   }
   void all_gather(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) {
     if (call.signature.count == 0) return agree(call);
     if (!here(in, out)) {
       on_host<HasAllGather<Host>>([&](auto& host) { host.all_gather(call, in, out, counts); });
     } else {
-      agree(call);
       const auto part = DevicePart::of(call, counts, rank(), world_size()) * size_of(call.signature.dtype);
-      engine_->all_gather(call, apart(in, part.count, out, part.total, out + part.begin), out, counts);
+      on_devices(call, [&] {
+        engine_->all_gather(call, apart(in, part.count, out, part.total, out + part.begin), out, counts);
+      });
     }
   }
   void reduce_scatter(const Call& call, const std::byte* in, std::byte* out, std::span<const std::size_t> counts) {
@@ -92,9 +91,10 @@ class DeviceEndpoint {
     if (!here(in, out)) {
       on_host<HasReduceScatter<Host>>([&](auto& host) { host.reduce_scatter(call, in, out, counts); });
     } else {
-      agree(call);
       const auto part = DevicePart::of(call, counts, rank(), world_size()) * size_of(call.signature.dtype);
-      engine_->reduce_scatter(call, apart(in, part.total, out, part.count, out - part.begin), out, counts);
+      on_devices(call, [&] {
+        engine_->reduce_scatter(call, apart(in, part.total, out, part.count, out - part.begin), out, counts);
+      });
     }
   }
   void broadcast(const Call& call, std::byte* data) {
@@ -102,8 +102,7 @@ class DeviceEndpoint {
     if (!here(data)) {
       on_host<HasBroadcast<Host>>([&](auto& host) { host.broadcast(call, data); });
     } else {
-      agree(call);
-      engine_->broadcast(call, data);
+      on_devices(call, [&] { engine_->broadcast(call, data); });
     }
   }
   void all_to_all(const Call& call, const std::byte* in, std::span<const std::size_t> send_counts, std::byte* out,
@@ -111,14 +110,15 @@ class DeviceEndpoint {
     // A rank that neither sends nor receives does not tell in whose memory: both ways begin the same.
     Composed<Host> composed(host_, scratch_);
     if (!here(in, out)) return composed.all_to_all(call, in, send_counts, out, recv_counts);
-    agree(call);
-    const std::size_t largest = composed.check_exchange(call, send_counts, recv_counts);
-    if (largest == 0) return;
-    const auto bytes_of = [&](std::span<const std::size_t> counts) {
-      return std::accumulate(counts.begin(), counts.end(), std::size_t{0}) * size_of(call.signature.dtype);
-    };
-    in = apart(in, bytes_of(send_counts), out, bytes_of(recv_counts), nullptr);
-    engine_->all_to_all(call, in, send_counts, out, recv_counts, largest);
+    on_devices(call, [&] {
+      const std::size_t largest = composed.check_exchange(call, send_counts, recv_counts);
+      if (largest == 0) return;
+      const auto bytes_of = [&](std::span<const std::size_t> counts) {
+        return std::accumulate(counts.begin(), counts.end(), std::size_t{0}) * size_of(call.signature.dtype);
+      };
+      in = apart(in, bytes_of(send_counts), out, bytes_of(recv_counts), nullptr);
+      engine_->all_to_all(call, in, send_counts, out, recv_counts, largest);
+    });
   }
   // The two sides meet on the host, which compares what they called.
   void send(const Call& call, std::span<const std::byte> data, int peer) {
@@ -146,6 +146,17 @@ class DeviceEndpoint {
     for (int r = 0; r < host.world_size(); ++r) world_ranks.push_back(host.world_rank(r));
     return {host.rank(),      host.world_size(), std::move(world_ranks),
             std::move(world), std::move(board),  std::move(stream)};
+  }
+
+  // What the devices do by themselves once all ranks have called it.
+  template <class F>
+  void on_devices(const Call& call, F&& told) {
+    CudaStream stream = engine_->site().stream;
+    const bool in_pieces = stream.end_piece();
+    agree(call);
+    told();
+    // The next piece may be made only when all devices have been told what others wait for in this call.
+    if (in_pieces) host_.agree(call);
   }
 
   template <class... P>

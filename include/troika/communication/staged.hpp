@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -50,6 +51,7 @@ class StagedEndpoint {
   void all_reduce(const Call& call, const std::byte* in, std::byte* out) requires HasAllReduce<Inner> {
     if (!here(in, out)) return inner_.all_reduce(call, in, out);
     const std::size_t bytes = call.signature.count * element(call);
+    if (stays(in, out, bytes)) return alone(call, in, out, bytes);
     std::byte* const staged = room(bytes);
     fetch(in, staged, bytes);
     inner_.all_reduce(call, staged, staged);
@@ -60,6 +62,7 @@ class StagedEndpoint {
                   std::span<const std::size_t> counts) requires HasAllGather<Inner> {
     if (!here(in, out)) return inner_.all_gather(call, in, out, counts);
     const auto [begin, size, total] = own_part(call, counts);
+    if (stays(in, out, total)) return alone(call, in, out, total);
     std::byte* const staged = room(total);
     fetch(in, staged + begin, size);
     inner_.all_gather(call, staged + begin, staged, counts);
@@ -70,6 +73,7 @@ class StagedEndpoint {
                       std::span<const std::size_t> counts) requires HasReduceScatter<Inner> {
     if (!here(in, out)) return inner_.reduce_scatter(call, in, out, counts);
     const auto [begin, size, total] = own_part(call, counts);
+    if (stays(in, out, total)) return alone(call, in, out, total);
     std::byte* const staged = room(total);
     fetch(in, staged, total);
     inner_.reduce_scatter(call, staged, staged + begin, counts);
@@ -79,6 +83,7 @@ class StagedEndpoint {
   void broadcast(const Call& call, std::byte* data) requires HasBroadcast<Inner> {
     if (!here(data)) return inner_.broadcast(call, data);
     const std::size_t bytes = call.signature.count * element(call);
+    if (world_size() == 1) return agree(call);
     const bool root = call.signature.root == rank();
     std::byte* const staged = room(bytes);
     if (root) fetch(data, staged, bytes);
@@ -104,6 +109,16 @@ class StagedEndpoint {
   static std::size_t element(const Call& call) { return size_of(call.signature.dtype); }
   static std::size_t sum(std::span<const std::size_t> counts) {
     return std::accumulate(counts.begin(), counts.end(), std::size_t{0});
+  }
+  // Whether nothing has to leave the device, which then does not wait.
+  bool stays(const std::byte* in, const std::byte* out, std::size_t bytes) const {
+    const std::less<const std::byte*> before;
+    return world_size() == 1 && (in == out || !before(in, out + bytes) || !before(out, in + bytes));
+  }
+  void alone(const Call& call, const std::byte* in, std::byte* out, std::size_t bytes) {
+    agree(call);
+    const Shape shape{static_cast<std::int64_t>(bytes)};
+    if (in != out && bytes) copy(stream_, View<const std::byte>(in, shape), View<std::byte>(out, shape));
   }
   Part own_part(const Call& call, std::span<const std::size_t> counts) const {
     const auto me = static_cast<std::size_t>(rank()), ranks = static_cast<std::size_t>(world_size());

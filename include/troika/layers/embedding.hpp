@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,16 +33,20 @@ class VocabParallelEmbedding {
   template <class S>
   DTensor<float, Partial, D> operator()(const DTensor<std::int32_t, Replicate, D>& ids, S& stream) const {
     const auto on_host = read_back(stream, ids.local());
-    for (const auto id : on_host.span()) {
+    check(on_host.span());
+    return LookUp{this}(ids, stream);
+  }
+
+  void check(std::span<const std::int32_t> ids) const {
+    for (const auto id : ids) {
       expects(id >= 0 && id < partition_.extent(), [&] {
         return "token id " + std::to_string(id) + " is outside of the vocabulary of " +
                std::to_string(partition_.extent());
       });
     }
-    Tensor<float, D> y(stream.device(), {ids.shape()[0], table_.shape()[1]});
-    table_.visit([&](auto table) { embedding(stream, ids.local().span(), table, partition_[rank_].begin, y.view()); });
-    return DTensor<float, Partial, D>(std::move(y));
   }
+  // The stage for ids that check() has seen in memory of the host: nothing waits for the device.
+  auto checked() const { return LookUp{this}; }
 
   // The table as output projection, for models that tie the two: hidden state -> logits, Replicate -> Shard<1>.
   auto as_projection() const { return Projection{this}; }
@@ -49,6 +55,18 @@ class VocabParallelEmbedding {
   const Partition& partition() const { return partition_; }
 
  private:
+  struct LookUp {
+    static constexpr std::string_view name = VocabParallelEmbedding::name;
+    const VocabParallelEmbedding* of;
+
+    template <class S>
+    DTensor<float, Partial, D> operator()(const DTensor<std::int32_t, Replicate, D>& ids, S& stream) const {
+      const auto first = of->partition_[of->rank_].begin;
+      Tensor<float, D> y(stream.device(), {ids.shape()[0], of->table_.shape()[1]});
+      of->table_.visit([&](auto table) { embedding(stream, ids.local().span(), table, first, y.view()); });
+      return DTensor<float, Partial, D>(std::move(y));
+    }
+  };
   struct Projection {
     static constexpr std::string_view name = "logits";
     const VocabParallelEmbedding* embedding;

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include <troika/device/graphs.hpp>
 #include <troika/device/rotary_table.hpp>
 #include <troika/layers/block.hpp>
 #include <troika/layers/embedding.hpp>
@@ -71,13 +72,30 @@ class Decoder {
   DTensor<float, Shard<1>, D> forward(Pipeline& pipeline, const Batch& batch, KvMemory<D>& memory) const;
 
  private:
+  // What the blocks know of the tokens of a pass.
+  struct Pass {
+    std::span<const std::int32_t> positions;
+    std::span<const SequenceRows> sequences;
+    KvMemory<D>& memory;
+  };
+
   template <class Pipeline>
   DTensor<float, Shard<1>, D> pass(Pipeline& pipeline, std::span<const std::int32_t> ids,
                                    std::span<const std::int32_t> positions, std::span<const SequenceRows> sequences,
                                    std::span<const Range> wanted, KvMemory<D>& memory) const {
     const auto tokens = static_cast<std::int64_t>(ids.size());
+    embedding_.check(ids);
     const auto x = pipeline.replicate(View<const std::int32_t>(ids.data(), {tokens}));
     const Pass about{positions, sequences, memory};
+    const auto logits = [&] { return logits_of(pipeline, x, about, wanted); };
+    if (tokens != std::ssize(sequences)) return logits();
+    return graphs_.run(logits, [&] { pipeline.communication().barrier(); });
+  }
+
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> logits_of(Pipeline& pipeline, const DTensor<std::int32_t, Replicate, D>& x,
+                                        const Pass& about, std::span<const Range> wanted) const {
+    const std::int64_t tokens = x.shape()[0];
     auto hidden = options_.sequence_parallel && tokens > 1 && tokens >= pipeline.world_size()
                       ? pipeline.run(run_blocks<Shard<0>>(pipeline, x, about), to<Replicate>)
                       : run_blocks<Replicate>(pipeline, x, about);
@@ -168,19 +186,12 @@ class Decoder {
     return options;
   }
 
-  // What the blocks know of the tokens of a pass.
-  struct Pass {
-    std::span<const std::int32_t> positions;
-    std::span<const SequenceRows> sequences;
-    KvMemory<D>& memory;
-  };
-
   // (tokens) ids -> (tokens, hidden)
   template <Placement Hidden, class Pipeline>
   DTensor<float, Hidden, D> run_blocks(Pipeline& pipeline, const DTensor<std::int32_t, Replicate, D>& ids,
                                        const Pass& pass) const {
     auto x = pipeline.run(
-        ids, embedding_, scale(config_.embedding_scale),
+        ids, embedding_.checked(), scale(config_.embedding_scale),
         [&](DTensor<float, Partial, D>&& words, auto& stream) {
           // Learned positions are in the sum once, in the term of rank 0.
           if (config_.learned_positions && rank_ == 0) {
@@ -221,6 +232,7 @@ class Decoder {
   std::vector<DecoderBlock<D>> blocks_;
   Norm<D> norm_;
   std::optional<ColumnParallelLinear<D>> lm_head_;  // empty: the embedding is tied to it
+  mutable GraphsOf<D> graphs_;                      // of decode steps; no result depends on them
 };
 template <class Pipeline>
 Decoder(Pipeline&, const ModelConfig&, const Weights&, DecoderOptions = {}, LoadProgress = {})
@@ -233,7 +245,8 @@ Decoder<D>::Decoder(Pipeline& pipeline, const ModelConfig& config, const Weights
     : config_(config),
       options_(options),
       split_(ModelSplit::make(config, pipeline.shares(), SplitBlocks::of(weights))),
-      rank_(pipeline.rank()) {
+      rank_(pipeline.rank()),
+      graphs_(pipeline.device()) {
   if (!config.is_decoder()) {
     throw Error(Fault::unsupported, "a " + std::string(to_string(config.architecture)) + " model is no decoder");
   }

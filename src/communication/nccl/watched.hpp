@@ -14,7 +14,7 @@
 
 #include <troika/communication/nccl.hpp>
 
-#include "../../device/cuda/runtime.hpp"
+#include "../../device/cuda/queue.hpp"
 #include "library.hpp"
 
 namespace troika::nccl {
@@ -37,6 +37,7 @@ class Watched : public StreamGuard, public std::enable_shared_from_this<Watched>
   // Tells the device what enqueue(comm, stream) asks of NCCL. `peer`: the other rank of a message, else -1.
   template <class F>
   void enqueue(const Call& call, int peer, F&& function) {
+    site.stream.device().queue().direct();
     Lock lock(mutex_);
     make_room(lock, call);
     record(lock, call, calls_[told_ % most_ahead].began);

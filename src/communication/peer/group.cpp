@@ -101,7 +101,6 @@ cuda::PeerPlace PeerGroup::place(std::span<const PeerCard> cards, std::span<cons
   place.blocks = 32;
   for (const PeerCard& card : cards) place.blocks = std::min(place.blocks, std::max(1, card.multiprocessors));
   place.report = reinterpret_cast<std::uint32_t*>(const_cast<std::byte*>(reports_.data())) + report;
-  place.stream = cuda::stream_of(site.stream);
   for (std::size_t i = 0; i < members.size(); ++i) {
     std::byte* const memory = memories_[static_cast<std::size_t>(members[i])];
     if (members[i] == site.rank) place.rank = static_cast<int>(i);
@@ -114,6 +113,9 @@ cuda::PeerPlace PeerGroup::place(std::span<const PeerCard> cards, std::span<cons
 
 cuda::PeerPlace PeerGroup::with_patience(const Call& call, cuda::PeerPlace place) const {
   place.patience = static_cast<std::uint64_t>(call.deadline.count());
+  cuda::Queue& queue = site.stream.device().queue();
+  place.stream = queue.stream();
+  queue.give_collective();
   return place;
 }
 

@@ -37,6 +37,17 @@ CudaPool::Buffer CudaPool::allocate_exact(std::size_t wanted) {
   return {shared_from_this(), take(wanted, bytes), bytes};
 }
 
+void CudaPool::hold() {
+  std::lock_guard lock(mutex_);
+  held_ = true;
+}
+void CudaPool::let_go() noexcept {
+  std::lock_guard lock(mutex_);
+  held_ = false;
+  for (auto* const data : late_) to_driver(data);
+  late_.clear();
+}
+
 std::size_t CudaPool::reserved() const {
   std::lock_guard lock(mutex_);
   return reserved_;
@@ -66,6 +77,7 @@ std::byte* CudaPool::take(std::size_t wanted, std::size_t bytes) {
                                           std::to_string(reserved_));
   }
   try {
+    late_.reserve(late_.size() + blocks_.size() + 1);
     blocks_.emplace(data, bytes);
   } catch (...) {
     to_driver(data);
@@ -80,6 +92,7 @@ std::byte* CudaPool::from_driver(std::size_t bytes) {
   cuda::check(cudaSetDevice(gpu_), "cudaSetDevice");
   void* data = nullptr;
   const bool device = kind_ == Kind::device;
+  const cuda::Uncaptured uncaptured;
   const auto error = device ? cudaMalloc(&data, bytes) : cudaHostAlloc(&data, bytes, cudaHostAllocPortable);
   if (error == cudaErrorMemoryAllocation) {
     (void)cudaGetLastError();
@@ -90,6 +103,7 @@ std::byte* CudaPool::from_driver(std::size_t bytes) {
 }
 
 void CudaPool::to_driver(std::byte* data) noexcept {
+  if (held_) return late_.push_back(data);
   (void)(kind_ == Kind::device ? cudaFree(data) : cudaFreeHost(data));  // waits for what uses it
 }
 

@@ -10,6 +10,7 @@
 #include <troika/core/error.hpp>
 #include <troika/observe/gpus.hpp>
 
+#include "graphs.hpp"
 #include "products.hpp"
 
 namespace troika::cuda {
@@ -37,13 +38,91 @@ Queue::~Queue() {
   (void)cudaStreamSynchronize(stream_.handle);  // before what it uses goes
 }
 
-cudaStream_t Queue::stream() const {
+cudaStream_t Queue::stream() {
   check(cudaSetDevice(gpu_), "cudaSetDevice");
+  if (in_graphs() && !capturing_) begin_capture();
   return stream_.handle;
 }
 
+cudaStream_t Queue::direct() {
+  if (graphs_) graphs_->interrupt();
+  check(cudaSetDevice(gpu_), "cudaSetDevice");
+  submit();
+  return stream_.handle;
+}
+
+void Queue::begin_step(Graphs& graphs) { graphs_ = &graphs; }
+bool Queue::in_graphs() const { return graphs_ && graphs_->captures(); }
+bool Queue::end_piece() {
+  const bool in_pieces = graphs_ && graphs_->in_pieces();
+  if (in_pieces) submit();
+  return in_pieces;
+}
+void Queue::give_collective() {
+  if (graphs_) graphs_->collect();
+  collective_ = in_graphs();
+}
+
+void Queue::begin_capture() {
+  memory_->hold();
+  pinned_->hold();
+  check(cudaStreamBeginCapture(stream_.handle, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  capturing_ = true;
+}
+
+bool Queue::prepare() {
+  if (!capturing_) return false;
+  cudaGraph_t captured = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_.handle, &captured);
+  const std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, decltype(&cudaGraphDestroy)> graph(captured,
+                                                                                               &cudaGraphDestroy);
+  capturing_ = false;
+  check(ended, "cudaStreamEndCapture");
+  prepared_ = graphs_->executable(captured, stream_.handle);
+  return collective_;
+}
+
+void Queue::launch() {
+  if (prepared_) check(cudaGraphLaunch(prepared_, stream_.handle), "cudaGraphLaunch");
+  prepared_ = nullptr;
+  for (Array& array : arrays_) {
+    if (!array.captured) continue;
+    array.captured = false;
+    array.copied.record(stream_.handle);
+  }
+  end_capture();
+}
+
+bool Queue::submit() {
+  if (!capturing_) return false;
+  prepare();
+  launch();
+  return true;
+}
+
+void Queue::end_capture() noexcept {
+  collective_ = false;
+  memory_->let_go();
+  pinned_->let_go();
+}
+
+void Queue::end_step() noexcept {
+  if (capturing_) {
+    cudaGraph_t unfinished = nullptr;
+    (void)cudaStreamEndCapture(stream_.handle, &unfinished);
+    if (unfinished) (void)cudaGraphDestroy(unfinished);
+    (void)cudaGetLastError();
+  }
+  capturing_ = false;
+  prepared_ = nullptr;
+  for (Array& array : arrays_)
+    if (std::exchange(array.captured, false)) array.bytes = SIZE_MAX;
+  end_capture();
+  graphs_ = nullptr;
+}
+
 void Queue::synchronize() {
-  check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  check(cudaStreamSynchronize(direct()), "cudaStreamSynchronize");
   for (const auto& weak : guards_)
     if (const auto guard = weak.lock()) guard->check();
 }
@@ -53,29 +132,39 @@ void Queue::guard(std::weak_ptr<StreamGuard> guard) {
   guards_.push_back(std::move(guard));
 }
 
+// The one that was not used for longest. What a captured copy will read stays as it is until that is launched.
+Queue::Array& Queue::array_to_fill() {
+  Array* oldest = nullptr;
+  for (Array& array : arrays_)
+    if (!array.captured && (!oldest || array.used < oldest->used)) oldest = &array;
+  if (oldest) return *oldest;
+  arrays_.push_back({pinned_->allocate(array_bytes), memory_->allocate(array_bytes)});
+  return arrays_.back();
+}
+
 const std::byte* Queue::find_array(std::span<const std::byte> values) {
   ++uses_;
-  Array* oldest = &arrays_.front();
   for (Array& array : arrays_) {
     if (array.bytes == values.size() && std::memcmp(array.host.data(), values.data(), values.size()) == 0) {
       array.used = uses_;
       return array.device.data();
     }
-    if (array.used < oldest->used) oldest = &array;
   }
   const auto on = stream();
+  Array& array = array_to_fill();
   // The kernels that read what was there come before the copy, in the stream.
-  oldest->copied.synchronize();
-  oldest->bytes = SIZE_MAX;  // nothing is found here if what follows fails
-  if (oldest->host.bytes() < values.size()) oldest->host = pinned_->allocate(values.size());
-  if (oldest->device.bytes() < values.size()) oldest->device = memory_->allocate(values.size());
-  std::memcpy(oldest->host.data(), values.data(), values.size());
-  check(cudaMemcpyAsync(oldest->device.data(), oldest->host.data(), values.size(), cudaMemcpyHostToDevice, on),
+  array.copied.synchronize();
+  array.bytes = SIZE_MAX;  // nothing is found here if what follows fails
+  if (array.host.bytes() < values.size()) array.host = pinned_->allocate(values.size());
+  if (array.device.bytes() < values.size()) array.device = memory_->allocate(values.size());
+  std::memcpy(array.host.data(), values.data(), values.size());
+  check(cudaMemcpyAsync(array.device.data(), array.host.data(), values.size(), cudaMemcpyHostToDevice, on),
         "cudaMemcpyAsync");
-  oldest->copied.record(on);
-  oldest->bytes = values.size();
-  oldest->used = uses_;
-  return oldest->device.data();
+  array.captured = capturing_;
+  if (!capturing_) array.copied.record(on);
+  array.bytes = values.size();
+  array.used = uses_;
+  return array.device.data();
 }
 
 Queue::Angles Queue::angles(const RotaryTable& table) {
@@ -84,7 +173,8 @@ Queue::Angles Queue::angles(const RotaryTable& table) {
     if (tables_.size() == tables_kept) tables_.erase(tables_.begin());
     const std::size_t bytes = static_cast<std::size_t>(table.positions() * (table.head_dim() / 2)) * sizeof(float);
     Table copied{table.identity(), memory_->allocate_exact(bytes), memory_->allocate_exact(bytes)};
-    const auto on = stream();
+    submit();  // what is in no pinned memory is not captured
+    const auto on = stream_.handle;
     for (const auto& [to, from] : {std::pair(copied.cos.data(), table.cos(0)), {copied.sin.data(), table.sin(0)}})
       check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, on), "cudaMemcpyAsync");
     check(cudaStreamSynchronize(on), "cudaStreamSynchronize");  // the table may go
@@ -133,8 +223,20 @@ DeviceCondition CudaDevice::condition() const {
   return condition;
 }
 
+CudaDevice::Buffer CudaDevice::allocate(std::size_t bytes) {
+  try {
+    return memory_->allocate(bytes);
+  } catch (const Error& error) {
+    // What work that is captured has given back is free once it is launched.
+    if (error.fault() != Fault::out_of_memory || !queue_->submit()) throw;
+  }
+  return memory_->allocate(bytes);
+}
+
 void CudaStream::synchronize() { device_->queue().synchronize(); }
 void CudaStream::guard(std::weak_ptr<StreamGuard> guard) { device_->queue().guard(std::move(guard)); }
+bool CudaStream::in_graphs() const { return device_->queue().in_graphs(); }
+bool CudaStream::end_piece() { return device_->queue().end_piece(); }
 void* CudaStream::native() const { return cuda::stream_of(*this); }
 
 int cuda_device_count() {

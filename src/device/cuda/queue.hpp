@@ -17,6 +17,7 @@
 
 namespace troika::cuda {
 
+class Graphs;
 class Products;
 
 // What a device has of the CUDA runtime: its stream, cuBLASLt, and copies of small things that the host knows. One
@@ -28,9 +29,26 @@ class Queue {
   Queue& operator=(const Queue&) = delete;
   ~Queue();
 
-  // The stream, with its GPU as the one that the calling thread works on.
-  cudaStream_t stream() const;
+  // The stream, with its GPU as the one that the calling thread works on, for work that may be captured: in a step it is,
+  // and is not done before launch().
+  cudaStream_t stream();
+  // The same for what cannot be captured, or is waited for by the host: what was captured is launched.
+  cudaStream_t direct();
   void synchronize();
+
+  // From here to end_step(), work is captured, if that is what `graphs` wants.
+  void begin_step(Graphs& graphs);
+  bool in_graphs() const;
+  bool end_piece();
+  // Work that waits for other devices is given now.
+  void give_collective();
+  // What is captured so far is a graph that can be launched. Whether there are collectives in it.
+  bool prepare();
+  void launch();
+  bool submit();  // both; whether there was anything
+  // What is not launched is forgotten.
+  void end_step() noexcept;
+
   void guard(std::weak_ptr<StreamGuard> guard);
   int multiprocessors() const { return multiprocessors_; }
   Products& products() { return *products_; }
@@ -38,7 +56,7 @@ class Queue {
   // The same values in memory of the GPU: positions, pages, which head reads which. They are the same in layer after
   // layer, and often in token after token, so copies are kept and found by what is in them. Good until
   // `arrays_kept` others were asked for: use it in the next kernel. Memory for them is taken at the start; only one
-  // that is longer than `array_bytes` takes more.
+  // that is longer than `array_bytes`, or a step that captures more of them, takes more.
   template <class T>
   const T* on_device(std::span<const T> values) {
     return reinterpret_cast<const T*>(find_array(std::as_bytes(values)));
@@ -58,6 +76,7 @@ class Queue {
     CudaPool::Buffer host, device;
     std::size_t bytes = SIZE_MAX;  // of its values; SIZE_MAX: nothing is in it
     Event copied{};                // from then on `host` may be overwritten
+    bool captured = false;         // its copy is, and not launched
     std::uint64_t used = 0;
   };
   struct Table {
@@ -72,7 +91,10 @@ class Queue {
     cudaStream_t handle = nullptr;
   };
 
+  void begin_capture();
+  void end_capture() noexcept;
   const std::byte* find_array(std::span<const std::byte> values);
+  Array& array_to_fill();
 
   int gpu_;
   int multiprocessors_ = 0;
@@ -84,6 +106,9 @@ class Queue {
   std::vector<Table> tables_;
   std::uint64_t uses_ = 0;
   std::vector<std::int32_t> scratch_;
+  Graphs* graphs_ = nullptr;  // of the step that is on
+  bool capturing_ = false, collective_ = false;
+  cudaGraphExec_t prepared_ = nullptr;
 };
 
 inline cudaStream_t stream_of(const CudaStream& stream) { return stream.device().queue().stream(); }

@@ -11,6 +11,19 @@ namespace troika::cuda {
 // out_of_memory; unsupported where there is no GPU or its driver is too old; else device_failed.
 void check(cudaError_t error, const char* call);
 
+// While it lives, this thread may call what waits for a GPU, or asks the driver for memory, although it captures: that is
+// no part of the graph.
+class Uncaptured {
+ public:
+  Uncaptured() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+  Uncaptured(const Uncaptured&) = delete;
+  Uncaptured& operator=(const Uncaptured&) = delete;
+  ~Uncaptured() { (void)cudaThreadExchangeStreamCaptureMode(&mode_); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 // An event without a time. Moves only.
 class Event {
  public:
@@ -26,7 +39,10 @@ class Event {
 
   void record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
   // Returns when what was in the stream before the last record() is done.
-  void synchronize() const { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
+  void synchronize() const {
+    const Uncaptured uncaptured;
+    check(cudaEventSynchronize(event_), "cudaEventSynchronize");
+  }
 
  private:
   cudaEvent_t event_ = nullptr;

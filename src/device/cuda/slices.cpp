@@ -21,12 +21,14 @@ void zero_bytes(CudaStream& stream, void* to, std::size_t bytes) {
 
 void upload_bytes(CudaStream& stream, const void* host, void* device, std::size_t bytes) {
   if (bytes == 0) return;
-  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_of(stream)), "cudaMemcpyAsync");
+  const auto on = stream.device().queue().direct();
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, on), "cudaMemcpyAsync");
   stream.synchronize();
 }
 void download_bytes(CudaStream& stream, const void* device, void* host, std::size_t bytes) {
   if (bytes == 0) return;
-  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_of(stream)), "cudaMemcpyAsync");
+  const auto on = stream.device().queue().direct();
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, on), "cudaMemcpyAsync");
   stream.synchronize();
 }
 

@@ -164,7 +164,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
       return CUBLAS_STATUS_INVALID_VALUE;
     }
     const bool tf32 = op.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
-    driver.give(*known, {.step = [=] {
+    const auto multiply = [=] {
       for (std::int64_t j = 0; j < D.columns; ++j) {
         for (std::int64_t i = 0; i < D.rows; ++i) {
           double sum = op.epilogue == CUBLASLT_EPILOGUE_BIAS ? double{op.bias[i]} : 0.0;
@@ -177,10 +177,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
         }
       }
       return Step::done;
-    }});
-    driver.touch(*known, known->clock, a, A.bytes(), false, "a product");
-    driver.touch(*known, known->clock, b, B.bytes(), false, "a product");
-    driver.touch(*known, known->clock, d, D.bytes(), true, "a product");
+    };
+    driver.add(*known, {"kernel", false, [=](Driver& on, troika::recording::Stream& to) {
+                          on.give(to, {.step = multiply});
+                          on.touch(to, to.clock, a, A.bytes(), false, "a product");
+                          on.touch(to, to.clock, b, B.bytes(), false, "a product");
+                          on.touch(to, to.clock, d, D.bytes(), true, "a product");
+                        }});
     return CUBLAS_STATUS_SUCCESS;
   });
 }

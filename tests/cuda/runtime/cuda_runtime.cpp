@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "calls.hpp"
 #include "driver.hpp"
 
+using namespace troika::recording::calls;
 using troika::recording::Driver;
 using troika::recording::EventState;
 using troika::recording::Memory;
@@ -24,43 +26,6 @@ struct CUevent_st {
 namespace {
 
 thread_local int this_device = 0;
-
-// One call: f(driver, lock) under the lock, or the error that was wished for.
-template <class F>
-cudaError_t call(F&& f, cudaError_t failure = cudaErrorUnknown) {
-  Driver* const driver = Driver::current;
-  if (!driver || driver->options.gpus == 0) return cudaErrorInsufficientDriver;
-  std::unique_lock lock(driver->mutex);
-  if (driver->call_fails()) return failure;
-  return f(*driver, lock);
-}
-// The same of what frees things: that happens, failing or not.
-template <class F>
-cudaError_t last_call(F&& f) {
-  Driver* const driver = Driver::current;
-  if (!driver) return cudaErrorInsufficientDriver;
-  std::unique_lock lock(driver->mutex);
-  const bool fails = driver->call_fails();
-  const cudaError_t error = f(*driver, lock);
-  return fails ? cudaErrorUnknown : error;
-}
-// A call on a stream whose GPU has not failed.
-template <class F>
-cudaError_t stream_call(cudaStream_t stream, F&& f) {
-  return call([&](Driver& driver, auto& lock) {
-    auto* const known = driver.find(stream);
-    if (!known) return cudaErrorInvalidResourceHandle;
-    const auto& error = driver.errors[static_cast<std::size_t>(known->gpu)];
-    if (error != cudaSuccess) return error;
-    const cudaError_t own = f(driver, lock, *known);
-    return own == cudaSuccess ? error : own;  // what failed meanwhile
-  });
-}
-
-cudaError_t wrong(Driver& driver, std::string what) {
-  driver.problem(std::move(what));
-  return cudaErrorInvalidValue;
-}
 
 // Whether `bytes` from `data` on are on the side that the kind of copy says.
 bool on_side(Driver& driver, const void* data, std::size_t bytes, bool device) {
@@ -127,6 +92,11 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorNotReady: return "cudaErrorNotReady";
     case cudaErrorPeerAccessAlreadyEnabled: return "cudaErrorPeerAccessAlreadyEnabled";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureIsolation: return "cudaErrorStreamCaptureIsolation";
+    case cudaErrorStreamCaptureWrongThread: return "cudaErrorStreamCaptureWrongThread";
+    case cudaErrorGraphExecUpdateFailure: return "cudaErrorGraphExecUpdateFailure";
     case cudaErrorUnknown: break;
   }
   return "cudaErrorUnknown";
@@ -136,6 +106,7 @@ const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(erro
 cudaError_t cudaMalloc(void** data, std::size_t bytes) {
   return call(
       [&](Driver& driver, auto&) {
+        if (driver.forbidden("cudaMalloc")) return cudaErrorStreamCaptureUnsupported;
         const auto* const block = driver.memory.allocate(this_device, bytes);
         if (!block) return cudaErrorMemoryAllocation;
         *data = block->data;
@@ -155,6 +126,7 @@ cudaError_t cudaMemGetInfo(std::size_t* available, std::size_t* all) {
 cudaError_t cudaFree(void* data) {
   return last_call([&](Driver& driver, auto& lock) {
     if (!data) return cudaSuccess;
+    if (driver.forbidden("cudaFree")) return cudaErrorStreamCaptureUnsupported;
     auto* const block = driver.memory.at(data);
     if (!block || block->gpu == Memory::host) return wrong(driver, "cudaFree of what cudaMalloc did not give");
     if (driver.opened.contains(data)) driver.problem("cudaFree of memory that another process has open");
@@ -168,6 +140,7 @@ cudaError_t cudaFree(void* data) {
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
   return call(
       [&](Driver& driver, auto&) {
+        if (driver.forbidden("cudaHostAlloc")) return cudaErrorStreamCaptureUnsupported;
         *data = driver.memory.allocate(Memory::host, bytes)->data;
         driver.count("cudaHostAlloc", 1);
         ++driver.allocations;
@@ -178,6 +151,7 @@ cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
 cudaError_t cudaFreeHost(void* data) {
   return last_call([&](Driver& driver, auto& lock) {
     if (!data) return cudaSuccess;
+    if (driver.forbidden("cudaFreeHost")) return cudaErrorStreamCaptureUnsupported;
     auto* const block = driver.memory.at(data);
     if (!block || block->gpu != Memory::host) return wrong(driver, "cudaFreeHost of what cudaHostAlloc did not give");
     for (int gpu = 0; gpu < driver.options.gpus; ++gpu) driver.synchronize_gpu(lock, gpu);
@@ -199,6 +173,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return last_call([&](Driver& driver, auto& lock) {
     auto* const known = driver.find(stream);
     if (!known) return cudaErrorInvalidResourceHandle;
+    (void)driver.is_capturing(*known, "cudaStreamDestroy");
     driver.synchronize(lock, *known);
     driver.remove(*known);
     driver.count("streams", -1);
@@ -207,12 +182,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return stream_call(stream, [](Driver& driver, auto& lock, auto& known) {
+    if (driver.is_capturing(known, "cudaStreamSynchronize")) return cudaErrorStreamCaptureUnsupported;
     driver.synchronize(lock, known);
     return cudaSuccess;
   });
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return stream_call(stream, [](Driver& driver, auto&, auto& known) {
+    if (driver.is_capturing(known, "cudaStreamQuery")) return cudaErrorStreamCaptureUnsupported;
     if (known.works.empty()) {
       driver.host_clock().join(known.clock);
       return cudaSuccess;
@@ -223,6 +200,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   return stream_call(stream, [&](Driver& driver, auto&, auto& known) {
+    if (driver.is_capturing(known, "cudaStreamWaitEvent")) return cudaErrorStreamCaptureIsolation;
     const auto state = event->state;
     known.clock.join(state->clock);
     driver.give(known, {.ready = [state, wanted = state->recorded] { return state->fired >= wanted; }});
@@ -247,6 +225,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return stream_call(stream, [&](Driver& driver, auto&, auto& known) {
     if (event->gpu != known.gpu) return wrong(driver, "an event of one GPU recorded in a stream of another");
+    if (driver.is_capturing(known, "cudaEventRecord")) return cudaErrorStreamCaptureUnsupported;
     const auto state = event->state;
     // Under the lock, as ready() is.
     driver.give(known, {.step = [&driver, state, number = ++state->recorded] {
@@ -260,6 +239,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call([&](Driver& driver, auto& lock) {
+    if (driver.forbidden("cudaEventSynchronize")) return cudaErrorStreamCaptureUnsupported;
     const auto state = event->state;
     const auto& error = driver.errors[static_cast<std::size_t>(event->gpu)];
     driver.wait(lock, [&, wanted = state->recorded] { return state->fired >= wanted || error != cudaSuccess; });
@@ -269,6 +249,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return call([&](Driver& driver, auto&) {
+    if (driver.forbidden("cudaEventQuery")) return cudaErrorStreamCaptureUnsupported;
     const auto state = event->state;
     if (state->fired < state->recorded) {
       driver.nudge();
@@ -297,19 +278,25 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_step, const void* from, s
         std::memcpy(static_cast<std::byte*>(to) + row * to_step, source + row * from_step, width);
       return Step::done;
     };
-    // What is not pinned is read before the call returns, or written.
+    // What is not pinned is read before the call returns, or written; in a graph nobody knows when.
     const bool read_now = !from_device && !driver.memory.holding(from, from_bytes);
     const bool written_now = !to_device && !driver.memory.holding(to, to_bytes);
+    if ((read_now || written_now) && driver.is_capturing(known, "a copy of memory that is not pinned"))
+      return cudaErrorStreamCaptureUnsupported;
     const auto* const source = static_cast<const std::byte*>(from);
-    if (read_now) {
-      driver.give(known, {.step = [copy, kept = std::vector<std::byte>(source, source + from_bytes)] {
-                    return copy(kept.data());
-                  }});
-    } else {
-      driver.give(known, {.step = [copy, source] { return copy(source); }});
-    }
-    driver.touch(known, known.clock, from, from_bytes, false, "a copy");
-    driver.touch(known, known.clock, to, to_bytes, true, "a copy");
+    const auto give = [=](Driver& on, troika::recording::Stream& to_stream) {
+      if (read_now) {
+        on.give(to_stream, {.step = [copy, kept = std::vector<std::byte>(source, source + from_bytes)] {
+                  return copy(kept.data());
+                }});
+      } else {
+        on.give(to_stream, {.step = [copy, source] { return copy(source); }});
+      }
+      on.touch(to_stream, to_stream.clock, from, from_bytes, false, "a copy");
+      on.touch(to_stream, to_stream.clock, to, to_bytes, true, "a copy");
+    };
+    constexpr const char* kinds[] = {"copy on the host", "copy to a GPU", "copy from a GPU", "copy on a GPU"};
+    driver.add(known, {kinds[kind], rows > 1, give});
     if (written_now) driver.synchronize(lock, known);
     return cudaSuccess;
   });
@@ -317,11 +304,13 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_step, const void* from, s
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   return stream_call(stream, [&](Driver& driver, auto&, auto& known) {
     if (!on_side(driver, to, bytes, true)) return wrong(driver, "a fill of a range that is not there");
-    driver.give(known, {.step = [=] {
-                  std::memset(to, value, bytes);
-                  return Step::done;
-                }});
-    driver.touch(known, known.clock, to, bytes, true, "a fill");
+    driver.add(known, {"fill", false, [=](Driver& on, troika::recording::Stream& to_stream) {
+                         on.give(to_stream, {.step = [=] {
+                                   std::memset(to, value, bytes);
+                                   return Step::done;
+                                 }});
+                         on.touch(to_stream, to_stream.clock, to, bytes, true, "a fill");
+                       }});
     return cudaSuccess;
   });
 }

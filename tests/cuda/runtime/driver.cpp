@@ -60,6 +60,19 @@ Clock& Driver::host_clock() {
   return found->second.second;
 }
 
+void Driver::add(Stream& stream, Node node) {
+  if (!stream.capture) return node.give(*this, stream);
+  if (stream.capture->thread != std::this_thread::get_id()) problem("work of another thread is captured");
+  stream.capture->nodes.push_back(std::move(node));
+}
+
+bool Driver::is_capturing(Stream& stream, const char* call) {
+  if (!stream.capture) return false;
+  stream.capture->invalid = true;
+  problem(std::string(call) + " on a stream that is captured");
+  return true;
+}
+
 void Driver::give(Stream& stream, Work work) {
   stream.clock.join(host_clock());
   stream.clock.tick(stream.actor);
@@ -189,13 +202,16 @@ void Stream::launch(std::unique_ptr<shim::Grid> grid) {
                    " x " + std::to_string(blocks.z) + " blocks");
     refuse("invalid");
   }
-  ++driver.launches;
-  const std::shared_ptr<shim::Grid> kernel(std::move(grid));
-  driver.give(*this, {.step = [&driver, kernel] {
-    bool moved = false;
-    for (int i = 0; i < 64 && !moved; ++i) moved = driver.machine.step(*kernel);
-    return kernel->alive == 0 ? Step::done : moved ? Step::moved : Step::waited;
-  }});
+  const auto start = [blocks, threads = grid->threads, body = grid->body](Driver& on, Stream& stream) {
+    ++on.launches;
+    const auto kernel = std::make_shared<shim::Grid>(shim::Grid{blocks, threads, body});
+    on.give(stream, {.step = [&on, kernel] {
+              bool moved = false;
+              for (int i = 0; i < 64 && !moved; ++i) moved = on.machine.step(*kernel);
+              return kernel->alive == 0 ? Step::done : moved ? Step::moved : Step::waited;
+            }});
+  };
+  driver.add(*this, {"kernel", false, start});
 }
 
 Recording::Recording(Options options) : driver_(std::make_unique<Driver>(options)) { Driver::current = driver_.get(); }
@@ -219,6 +235,14 @@ std::int64_t Recording::calls() const {
 std::int64_t Recording::launches() const {
   std::lock_guard lock(driver_->mutex);
   return driver_->launches;
+}
+std::int64_t Recording::graphs_made() const {
+  std::lock_guard lock(driver_->mutex);
+  return driver_->graphs_made;
+}
+std::int64_t Recording::graph_launches() const {
+  std::lock_guard lock(driver_->mutex);
+  return driver_->graph_launches;
 }
 std::int64_t Recording::allocations() const {
   std::lock_guard lock(driver_->mutex);

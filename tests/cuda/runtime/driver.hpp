@@ -10,9 +10,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -33,6 +35,22 @@ struct Work {
   std::function<Step()> step{};   // on the thread of the GPUs
 };
 
+struct Stream;
+class Driver;
+
+// What one call gives to a stream, now or whenever the graph is launched that it was captured into.
+struct Node {
+  std::string_view kind;
+  bool fixed;  // its parameters cannot be updated
+  std::function<void(Driver&, Stream&)> give;
+};
+// Between the begin and the end of a capture.
+struct Capture {
+  std::thread::id thread;
+  bool invalid = false;
+  std::vector<Node> nodes{};
+};
+
 // What the driver has behind a cudaStream_t.
 struct Stream final : shim::Stream {
   void launch(std::unique_ptr<shim::Grid> grid) override;
@@ -42,6 +60,7 @@ struct Stream final : shim::Stream {
   Clock clock{};          // of the work that was given last
   std::deque<Work> works{};
   std::int64_t given = 0, finished = 0;
+  std::optional<Capture> capture{};
 };
 
 struct EventState {
@@ -65,7 +84,8 @@ class Driver {
   std::map<std::string, std::int64_t> live;  // things by their kind
   std::vector<cudaError_t> errors;           // of each GPU; a failed one stays so
   std::vector<std::string> problems;
-  std::int64_t calls = 0, launches = 0, allocations = 0, failing = 0;  // failing: the number of the call that does
+  std::int64_t calls = 0, launches = 0, allocations = 0, graphs_made = 0, graph_launches = 0;
+  std::int64_t failing = 0;  // the number of the call that does
 
   // All of these are called with the lock held.
   bool call_fails() { return ++calls == failing; }
@@ -74,6 +94,12 @@ class Driver {
   Stream* find(cudaStream_t stream);
   Stream* add_stream(int gpu);
   void remove(Stream& stream);
+  // A call that a capture takes, where there is one.
+  void add(Stream& stream, Node node);
+  // Whether the calling thread captures, so that what is no work of a stream must not be called; that is told then.
+  bool forbidden(const char* call);
+  // The same of a stream that must not be capturing.
+  bool is_capturing(Stream& stream, const char* call);
   // The work comes after all that the calling thread knows of, and after what is in the stream.
   void give(Stream& stream, Work work);
   // Returns when `done`; whoever waits lets the GPUs work.

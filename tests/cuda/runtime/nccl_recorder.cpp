@@ -97,6 +97,7 @@ ncclResult_t start(ncclComm* comm, cudaStream_t stream, std::vector<Op> ops, std
   const std::lock_guard lock(driver.mutex);
   auto* const known = driver.find(stream);
   if (!known) return ncclInvalidArgument;
+  if (known->capture) violation("a collective is captured");
   driver.give(*known, {.step = [comm, item] {
     const std::lock_guard state_lock(state().mutex);
     std::string wrong;

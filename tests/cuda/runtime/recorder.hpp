@@ -17,6 +17,8 @@
 //   margins around it hold no numbers; AddressSanitizer stops at the margins, and freeing looks at them.
 // - Copies, fills and products that touch the same bytes without an event, or the host, between them are told as races,
 //   whatever order they ran in. Of kernels it is not known what they touch.
+// - What is captured is done when its graph is launched, as its arguments are then. A thread that captures may not wait,
+//   nor ask the driver for memory; graphs are made while their stream is empty, and updated where all nodes are alike.
 // - Wrong use (a stream of another GPU, memory of the wrong side, a range that no allocation holds) is an error of the
 //   call, and told.
 namespace troika::recording {
@@ -48,9 +50,11 @@ class Recording {
 
   // The n-th call from now on, counted from 1 over all threads, fails and does nothing, but for those that free things.
   void fail(std::int64_t n);
-  bool failed() const;            // whether that call has come
-  std::int64_t calls() const;     // so far
-  std::int64_t launches() const;  // kernels that were started
+  bool failed() const;                  // whether that call has come
+  std::int64_t calls() const;           // so far
+  std::int64_t launches() const;        // kernels that were started
+  std::int64_t graphs_made() const;     // instantiated, so far
+  std::int64_t graph_launches() const;  // so far
   // How often memory was taken from the driver or given back, so far; where this stands still, nothing is allocated.
   std::int64_t allocations() const;
   // What was made and is not destroyed: "2 streams", "1 of cudaMalloc".

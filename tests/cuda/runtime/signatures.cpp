@@ -10,6 +10,11 @@ static_assert(cudaSuccess == 0 && cudaErrorInvalidValue == 1 && cudaErrorMemoryA
 static_assert(cudaErrorInvalidConfiguration == 9 && cudaErrorInsufficientDriver == 35 && cudaErrorNoDevice == 100);
 static_assert(cudaErrorInvalidDevice == 101 && cudaErrorInvalidResourceHandle == 400 && cudaErrorNotReady == 600);
 static_assert(cudaErrorPeerAccessAlreadyEnabled == 704 && cudaErrorLaunchFailure == 719 && cudaErrorUnknown == 999);
+static_assert(cudaErrorStreamCaptureUnsupported == 900 && cudaErrorStreamCaptureInvalidated == 901);
+static_assert(cudaErrorStreamCaptureIsolation == 905 && cudaErrorStreamCaptureWrongThread == 908);
+static_assert(cudaErrorGraphExecUpdateFailure == 910);
+static_assert(cudaStreamCaptureModeGlobal == 0 && cudaStreamCaptureModeThreadLocal == 1 &&
+              cudaStreamCaptureModeRelaxed == 2);
 static_assert(cudaMemcpyHostToHost == 0 && cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2);
 static_assert(cudaMemcpyDeviceToDevice == 3 && cudaMemcpyDefault == 4 && cudaDevAttrMultiProcessorCount == 16);
 static_assert(cudaStreamNonBlocking == 1 && cudaEventDisableTiming == 2 && cudaHostAllocPortable == 1);
@@ -55,6 +60,16 @@ using std::size_t;
   is(static_cast<cudaError_t (*)(void*, size_t, const void*, size_t, size_t, size_t, cudaMemcpyKind, cudaStream_t)>(
       cudaMemcpy2DAsync));
   is(static_cast<cudaError_t (*)(void*, int, size_t, cudaStream_t)>(cudaMemsetAsync));
+  is(static_cast<cudaError_t (*)(cudaStream_t, cudaStreamCaptureMode)>(cudaStreamBeginCapture));
+  is(static_cast<cudaError_t (*)(cudaStream_t, cudaGraph_t*)>(cudaStreamEndCapture));
+  is(static_cast<cudaError_t (*)(cudaStreamCaptureMode*)>(cudaThreadExchangeStreamCaptureMode));
+  is(static_cast<cudaError_t (*)(cudaGraph_t, cudaGraphNode_t*, size_t*)>(cudaGraphGetNodes));
+  is(static_cast<cudaError_t (*)(cudaGraph_t)>(cudaGraphDestroy));
+  is(static_cast<cudaError_t (*)(cudaGraphExec_t*, cudaGraph_t, unsigned long long)>(cudaGraphInstantiate));
+  is(static_cast<cudaError_t (*)(cudaGraphExec_t, cudaGraph_t, cudaGraphExecUpdateResultInfo*)>(cudaGraphExecUpdate));
+  is(static_cast<cudaError_t (*)(cudaGraphExec_t, cudaStream_t)>(cudaGraphUpload));
+  is(static_cast<cudaError_t (*)(cudaGraphExec_t, cudaStream_t)>(cudaGraphLaunch));
+  is(static_cast<cudaError_t (*)(cudaGraphExec_t)>(cudaGraphExecDestroy));
 }
 
 }  // namespace

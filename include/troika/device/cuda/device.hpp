@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <troika/device/condition.hpp>
+#include <troika/device/cuda/graphs.hpp>
 #include <troika/device/cuda/memory.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/precision.hpp>
@@ -21,6 +22,10 @@ namespace cuda {
 class Queue;  // what a device has of the CUDA runtime; src/device/cuda/queue.hpp
 }
 
+// Which decode steps are given to a GPU as graphs: none; those in which the host waits for nothing; or each piece of a
+// step between two points where it does, or where a transport's work cannot be captured.
+enum class StepGraphs { none, whole, pieces };
+
 struct CudaOptions {
   std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
   // fast: f32 weights are multiplied in TF32, others in their own type or, quantised, in bf16.
@@ -28,6 +33,7 @@ struct CudaOptions {
   // Devices that share each GPU, with memory and a stream each: all that several GPUs do runs on one.
   int virtual_ranks = 1;
   std::shared_ptr<const Gpus> nvml{};  // who tells of their condition; null: the driver's library, where there is one
+  StepGraphs graphs = StepGraphs::whole;
 };
 
 // A GPU, or one of those that share it. A handle: copies share memory and stream. All calls may come from any thread,
@@ -37,6 +43,7 @@ class CudaDevice {
   using Buffer = CudaPool::Buffer;
   using HostBuffer = CudaPool::Buffer;
   using Stream = CudaStream;
+  using Graphs = CudaGraphs;
 
   // Error{unsupported} without a GPU or a driver for it. `virtual_rank`: which one of those that share this GPU.
   explicit CudaDevice(int index = 0, CudaOptions options = {}, int gpu = 0, int virtual_rank = 0);
@@ -46,7 +53,7 @@ class CudaDevice {
   int gpu() const { return gpu_; }
   const CudaOptions& options() const { return options_; }
 
-  Buffer allocate(std::size_t bytes) { return memory_->allocate(bytes); }
+  Buffer allocate(std::size_t bytes);
   Buffer allocate_exact(std::size_t bytes) { return memory_->allocate_exact(bytes); }
   HostBuffer allocate_host(std::size_t bytes) { return pinned_->allocate(bytes); }
   bool holds(const void* address) const { return memory_->holds(address); }
@@ -83,6 +90,10 @@ class CudaStream {
   void synchronize();
   // From here on asked by every synchronize(), as long as it lives.
   void guard(std::weak_ptr<StreamGuard> guard);
+  // In a step whose work is captured into graphs.
+  bool in_graphs() const;
+  // Of a step that is not one graph, what was captured so far is launched. Whether it is such a step.
+  bool end_piece();
   // A cudaStream_t, for a program's own kernels; they are in this order, too.
   void* native() const;
 

@@ -35,6 +35,10 @@ class CudaPool : public std::enable_shared_from_this<CudaPool> {
   // Without slack, for what stays, as weights do. It goes back to the driver.
   Buffer allocate_exact(std::size_t wanted);
 
+  // Between the two, what goes back to the driver waits: work that was captured, but not launched, may use it.
+  void hold();
+  void let_go() noexcept;
+
   std::size_t reserved() const;  // bytes taken from the driver, in use or kept
   bool holds(const void* address) const;
 
@@ -60,6 +64,8 @@ class CudaPool : public std::enable_shared_from_this<CudaPool> {
   mutable std::mutex mutex_;
   std::map<const std::byte*, std::size_t> blocks_;  // all that the driver gave: bytes by address
   std::size_t reserved_ = 0;
+  bool held_ = false;
+  std::vector<std::byte*> late_;  // what waits; it has room for all blocks: giving back must not allocate
   std::array<Slot, 96> slots_;
 };
 
