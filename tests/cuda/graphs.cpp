@@ -139,6 +139,28 @@ TEST_CASE("a step in which the host waits is not captured, unless its pieces are
   CHECK(recording.live() == Texts{});
 }
 
+TEST_CASE("steps are captured once the host does not wait in them any more") {
+  const Recording recording;
+  {
+    CudaDevice device;
+    CudaStream stream(device);
+    CudaGraphs graphs(device);
+    CudaTensor<float> x(device, {8});
+    for (const bool waits : {true, true, false, false, false}) {
+      graphs.run(
+          [&] {
+            fill_zero(stream, x.view());
+            if (waits) stream.synchronize();
+            return 0;
+          },
+          nobody);
+    }
+  }
+  CHECK(recording.graph_launches() == 2);  // the third is watched
+  CHECK(recording.problems() == Texts{});
+  CHECK(recording.live() == Texts{});
+}
+
 TEST_CASE("what was captured by a step that failed is not done, and the stream goes on") {
   const Recording recording;
   {

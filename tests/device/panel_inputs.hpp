@@ -3,10 +3,10 @@
 
 #include <support/catch.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -50,7 +50,7 @@ struct Elements {
 inline Weight<HostDevice> weight_of(HostDevice& device, WeightType type, std::int64_t rows, std::int64_t columns,
                                     const std::vector<std::byte>& blocks) {
   Weight<HostDevice> weight(device, type, {rows, columns});
-  std::memcpy(weight.data(), blocks.data(), blocks.size());
+  std::ranges::copy(blocks, weight.data());
   prepare_for_products(device, weight);
   return weight;
 }

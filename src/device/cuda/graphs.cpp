@@ -12,7 +12,8 @@ void Graphs::begin() {
   if (wanted == StepGraphs::none) return;
   // A piece is launched without a word to other ranks, so none may wait for theirs.
   captures_ = watched_ && (!interrupted_ || (wanted == StepGraphs::pieces && !collects_));
-  if (watched_ && !captures_) return;
+  // Those that are given as they come are watched, too: what follows a warm-up may go by another transport.
+  if (!captures_) interrupted_ = collects_ = false;
   piece_ = 0;
   device_.queue().begin_step(*this);
 }

@@ -15,8 +15,8 @@ class Graphs;  // src/device/cuda/graphs.hpp
 // The graph of a step is captured anew each time, so that nothing in it has to stay as it was, and the executable one of
 // the step before is updated by it; only where their nodes differ is one made.
 //
-// The first step shows whether the host waits for the device in a step, or gives work to it that cannot be captured, as
-// NCCL's: where it does, steps are given as they come, unless CudaOptions::graphs says otherwise.
+// Each step that is given as it comes shows whether the host waits for the device in it, or gives work to it that cannot
+// be captured, as NCCL's: where it does, the next one is given as it comes, too, unless CudaOptions::graphs says otherwise.
 class CudaGraphs {
  public:
   explicit CudaGraphs(CudaDevice& device);
