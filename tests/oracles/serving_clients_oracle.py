@@ -72,7 +72,7 @@ def texts(server):
         check(f"generate {model}", answer.response == " 357" and answer.done_reason == "stop", answer)
         check("counts", answer.prompt_eval_count == 9 and answer.eval_count == 4 and answer.total_duration > 0, answer)
     parts = list(client.generate("model", "12 + 345 =", options=GREEDY, stream=True))
-    check("generate in a stream", "".join(part.response for part in parts) == " 357" and parts[-1].done and len(parts) > 2, parts)
+    check("generate in a stream", "".join(part.response for part in parts) == " 357" and parts[-1].done, parts)
     check("stop", client.generate("model", "12 + 345 =", options=GREEDY | {"stop": ["5"]}).response == " 3")
     check("num_predict", client.generate("model", "12 + 345 =", options=GREEDY | {"num_predict": 2}).done_reason == "length")
     draws = [client.generate("model", "the ", options={"temperature": 1.5, "seed": seed, "num_predict": 20}).response for seed in (1, 1, 2, 3)]
@@ -91,6 +91,10 @@ def texts(server):
     client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
     answer = client.completions.create(model="model", prompt="12 + 345 =", temperature=0)
     check("completions", answer.choices[0].text == " 357" and answer.usage.completion_tokens == 4, answer)
+    # Tokens that are drawn while the writer waits for a core go at once: on a busy machine that may be all of so small a model.
+    pieces = lambda: list(client.completions.create(model="model", prompt="the ", max_tokens=90, temperature=0, stream=True,
+                                                    extra_body={"ignore_eos": True}))
+    check("completions come in pieces", any(len(pieces()) > 2 for _ in range(50)))
     text = "".join(part.choices[0].text for part in client.completions.create(model="model", prompt="12 + 345 =", temperature=0, stream=True))
     check("completions in a stream", text == " 357", text)
     same = dict(model="chat", messages=messages, temperature=2, top_p=0.9, seed=seed, extra_body={"top_k": 40})
