@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include <kernels/language.cuh>
 #include <troika/core/dtype.hpp>
@@ -19,6 +20,22 @@ inline constexpr int pack_of = static_cast<int>(16 / sizeof(T));
 template <class P, class T>
 __device__ P load_pack(const T* from) {
   return *reinterpret_cast<const P*>(from);
+}
+// The same of 16 bytes that are read once, so that they do not drive from the first-level cache what is read again.
+template <class P, class T>
+__device__ P load_once(const T* from) {
+  static_assert(sizeof(P) == 16);
+#if defined(__CUDA_ARCH__)
+  std::uint32_t words[4];
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+      : "l"(from));
+  P pack;
+  memcpy(&pack, words, sizeof pack);
+  return pack;
+#else
+  return load_pack<P>(from);
+#endif
 }
 template <class P, class T>
 __device__ void store_pack(const P& pack, T* to) {
@@ -39,6 +56,23 @@ __device__ inline float to_float(f16 value) {
 #else
   return static_cast<float>(value);
 #endif
+}
+
+// Of all elements of a pack: two of bf16 are a shift and a mask of their word.
+template <class T, int N>
+__device__ Pack<float, N> to_floats(const Pack<T, N>& pack) {
+  Pack<float, N> result;
+  if constexpr (sizeof(T) == 2 && dtype_of<T> == DType::bf16 && N % 2 == 0) {
+    std::uint32_t words[N / 2];
+    memcpy(words, &pack, sizeof pack);
+    for (int i = 0; i < N / 2; ++i) {
+      const std::uint32_t both[2] = {words[i] << 16, words[i] & 0xffff0000u};
+      memcpy(&result.at[2 * i], both, sizeof both);
+    }
+  } else {
+    for (int i = 0; i < N; ++i) result.at[i] = to_float(pack.at[i]);
+  }
+  return result;
 }
 
 template <class T>

@@ -45,6 +45,22 @@ __device__ inline std::uint32_t load_acquire(const std::uint32_t* flag) {
 __device__ inline void store_release(std::uint32_t* flag, std::uint32_t value) {
   asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
+// 16 bytes of memory to shared memory, both at multiples of 16, beside what the thread does; the first `bytes` of them are
+// read, and zeros take the place of the others. There are groups of such copies, each up to an end_of_copies(), and
+// wait_for_copies<n>() waits for all of the thread's but the n last ones: after a barrier others see them, too.
+__device__ inline void copy_later(void* to, const void* from, int bytes) {
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes)
+      : "memory");
+}
+__device__ inline void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int n>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+}
+// x / y to 2 units in the last place, for y below 2^126.
+__device__ inline float divide_fast(float x, float y) { return __fdividef(x, y); }
 // Between two looks at a flag.
 __device__ inline void pause() { __nanosleep(20); }
 // Of a clock that goes on while a thread waits.

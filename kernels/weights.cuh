@@ -34,6 +34,11 @@ __device__ inline float float_of_bits(std::uint32_t bits) {
   memcpy(&value, &bits, sizeof value);
   return value;
 }
+__device__ inline std::uint32_t bits_of_float(float value) {
+  std::uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
 
 // Calls value(j, byte j of `bytes`) for the eight.
 template <class Value>
@@ -154,6 +159,11 @@ __device__ Eight eight_of(BlockBytes b, int p) {
   }
 }
 
+// What an element is that is not quantised.
+template <WeightType type>
+using StoredAs =
+    std::conditional_t<type == WeightType::f32, float, std::conditional_t<type == WeightType::f16, f16, bf16>>;
+
 // Elements i to i + 7 of a row of `d`, i a multiple of 8, zeros after its end. A row begins at a multiple of 16 bytes
 // if it is not quantised and d allows packs.
 template <WeightType type>
@@ -164,8 +174,7 @@ __device__ Eight weights_at(const std::uint8_t* row, std::int64_t i, std::int64_
     return eight_of<type>({row + block * static_cast<std::int64_t>(layout.bytes)},
                           static_cast<int>(i % layout.block) / 8);
   } else {
-    using T =
-        std::conditional_t<type == WeightType::f32, float, std::conditional_t<type == WeightType::f16, f16, bf16>>;
+    using T = StoredAs<type>;
     const T* const from = reinterpret_cast<const T*>(row) + i;
     Eight result;
     if (d % 8 == 0) {

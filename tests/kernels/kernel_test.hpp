@@ -104,16 +104,16 @@ std::size_t wrong(const std::vector<float>& values, const std::vector<Expected>&
   return count;
 }
 
-// Whether `right`, which runs kernels on a machine and says if their results are right, notices each __syncthreads of
-// these kernels that is taken out, in one schedule at least. So a barrier that is not needed is found, too.
+// Whether `right`, which runs kernels on a machine and says if their results are right, notices each __syncthreads and
+// each __syncwarp of these kernels that is taken out, in one schedule at least. So one that is not needed is found, too.
 inline bool misses_every_barrier(const std::function<bool(Machine&)>& right) {
   Machine whole;
-  if (!right(whole) || whole.barriers() == 0) return false;
-  for (int n = 0; n < whole.barriers(); ++n) {
+  if (!right(whole) || whole.barriers() + whole.meetings() == 0) return false;
+  const auto noticed = [&](int Schedule::*without, int n) {
     auto all = schedules();
     for (std::uint64_t seed = 2; seed < 20; ++seed) all.push_back({Schedule::Order::random, seed});
-    const bool noticed = std::any_of(all.begin(), all.end(), [&](Schedule schedule) {
-      schedule.without_barrier = n;
+    return std::any_of(all.begin(), all.end(), [&](Schedule schedule) {
+      schedule.*without = n;
       Machine machine(schedule);
       try {
         return !right(machine);
@@ -121,8 +121,11 @@ inline bool misses_every_barrier(const std::function<bool(Machine&)>& right) {
         return true;
       }
     });
-    if (!noticed) return false;
-  }
+  };
+  for (int n = 0; n < whole.barriers(); ++n)
+    if (!noticed(&Schedule::without_barrier, n)) return false;
+  for (int n = 0; n < whole.meetings(); ++n)
+    if (!noticed(&Schedule::without_meeting, n)) return false;
   return true;
 }
 

@@ -4,6 +4,7 @@
 #include <device/quantised.hpp>
 #include <kernels/embedding.cuh>
 #include <kernels/gemv.cuh>
+#include <kernels/gemv_bytes.cuh>
 #include <kernels/gemv_truth.hpp>
 
 #include "kernel_test.hpp"
@@ -44,6 +45,40 @@ std::vector<std::int64_t> lengths(WeightType type) {
   return {block, 3 * block, 256 + 11 * block};
 }
 
+// How many elements of y (m, n) are farther from x (m, k) W^T, in double, than `bound` of what is added.
+std::size_t wrong_sums(WeightType type, const std::vector<std::uint8_t>& matrix, const std::vector<float>& x,
+                       const std::vector<float>& y, std::int64_t m, std::int64_t n, std::int64_t k, double bound) {
+  std::size_t wrong = y.size() != static_cast<std::size_t>(m * n);
+  std::vector<float> w(static_cast<std::size_t>(k));
+  for (std::int64_t j = 0; j < n; ++j) {
+    const auto* const row =
+        reinterpret_cast<const std::byte*>(matrix.data()) + row_bytes(type, k) * static_cast<std::size_t>(j);
+    dequantize(type, row, w);
+    for (std::int64_t i = 0; i < m; ++i) {
+      const auto of_x = std::span(x).subspan(static_cast<std::size_t>(i * k), static_cast<std::size_t>(k));
+      double magnitude = 0;  // what rounding is relative to
+      for (std::size_t e = 0; e < w.size(); ++e)
+        magnitude += std::abs(static_cast<double>(w[e]) * static_cast<double>(of_x[e]));
+      const double got = static_cast<double>(y[static_cast<std::size_t>(i * n + j)]);
+      wrong += !(std::abs(got - truth::dot(type, row, of_x)) <= bound * magnitude);
+    }
+  }
+  return wrong;
+}
+
+// By a machine of such a schedule: y of rows that are rounded to 8 bits.
+template <WeightType type>
+std::vector<float> by_bytes(Machine& machine, const std::vector<std::uint8_t>& matrix, const std::vector<float>& x,
+                            std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t blocks = 2) {
+  Memory<std::uint8_t> weights(matrix);
+  Memory<float> rows(x), y(static_cast<std::size_t>(m * n));
+  std::vector<cuda::RoundedPiece> rounded(static_cast<std::size_t>(cuda::gemv_rounded_pieces(m, k)));
+  cuda::gemv_bytes<type>({weights.data(), rows.data(), y.data(), m, n, k}, rounded.data(), blocks, machine.stream(0));
+  machine.run();
+  CHECK(y.intact());
+  return y.values();
+}
+
 }  // namespace
 
 TEST_CASE("embedding kernels give the values of core/dequantize.hpp bit for bit, and zeros for other shards") {
@@ -79,9 +114,11 @@ TEST_CASE("embedding kernels give the values of core/dequantize.hpp bit for bit,
 
 TEST_CASE("products of few rows with weights of every type equal sums in double") {
   for (const auto type : all_types()) {
-    for (const auto k : lengths(type)) {
-      for (const std::int64_t m : {1, 3, 6}) {
-        const std::int64_t n = 5;
+    auto sizes = lengths(type);
+    if (!is_quantised(type)) sizes.insert(sizes.end(), {1024, 1304});
+    for (const auto k : sizes) {
+      for (const std::int64_t m : {1, 2, 3, 4, 6}) {
+        const std::int64_t n = m == 1 ? 5 : 9;
         CAPTURE(to_string(type), k, m);
         const auto matrix = stored(type, n * k, 6);
         const auto x = numbers(static_cast<std::size_t>(m * k), 7);
@@ -90,24 +127,56 @@ TEST_CASE("products of few rows with weights of every type equal sums in double"
         Machine machine(schedules()[static_cast<std::size_t>(m % 3)]);
         cuda::gemv(type, {weights.data(), rows.data(), y.data(), m, n, k}, machine.stream(0));
         machine.run();
-        std::size_t wrong_values = 0;
-        for (std::int64_t i = 0; i < m; ++i) {
-          for (std::int64_t j = 0; j < n; ++j) {
-            const auto* const row =
-                reinterpret_cast<const std::byte*>(matrix.data()) + row_bytes(type, k) * static_cast<std::size_t>(j);
-            const auto of_x = std::span(x).subspan(static_cast<std::size_t>(i * k), static_cast<std::size_t>(k));
-            std::vector<float> size(of_x.size());
-            dequantize(type, row, size);
-            double magnitude = 0;  // what rounding is relative to
-            for (std::size_t e = 0; e < size.size(); ++e)
-              magnitude += std::abs(static_cast<double>(size[e]) * static_cast<double>(of_x[e]));
-            const double got = static_cast<double>(y.values()[static_cast<std::size_t>(i * n + j)]);
-            wrong_values += !(std::abs(got - truth::dot(type, row, of_x)) <= 2e-6 * magnitude);
-          }
-        }
-        CHECK(wrong_values == 0);
+        CHECK(wrong_sums(type, matrix, x, y.values(), m, n, k, 2e-6) == 0);
         CHECK(y.intact());
       }
     }
   }
+}
+
+TEST_CASE("products of few rows in 8 bits equal sums in double over what rows are rounded to") {
+  const auto check = []<WeightType type>(cuda::TypeConstant<type>, std::int64_t k, std::int64_t m, std::int64_t n) {
+    CAPTURE(to_string(type), k, m);
+    const auto matrix = stored(type, n * k, 6);
+    const auto x = numbers(static_cast<std::size_t>(m * k), 7);
+    Machine machine(schedules()[static_cast<std::size_t>(m % 3)]);
+    const auto y = by_bytes<type>(machine, matrix, x, m, n, k);
+    CHECK(wrong_sums(type, matrix, in_bytes(x), y, m, n, k, 1e-5) == 0);
+  };
+  for (const auto type : quantised_types) {
+    cuda::with_weight_type(type, [&]<WeightType t>(cuda::TypeConstant<t> constant) {
+      if constexpr (is_quantised(t)) {
+        const std::int64_t block = layout_of(t).block;
+        // Less than a piece of 2048, one and some blocks more, and more than are under way at once.
+        for (const std::int64_t k : {block, 3 * block, 2048 + 11 * block, 3 * std::int64_t{2048} + block})
+          check(constant, k, 1, k < 1000 ? 27 : 9);  // with 27, each block goes on to further rows
+        for (std::int64_t m = 2; m <= 8; ++m) check(constant, 2048 + 3 * block, m, 5);
+        check(constant, 7 * block, 32, 11);
+      }
+    });
+  }
+  check(cuda::TypeConstant<WeightType::q4_0>{}, 8 * 2048, 1, 3);
+  check(cuda::TypeConstant<WeightType::q6_k>{}, 8 * 2048 + 256, 1, 3);  // more than a block rounds itself
+}
+
+TEST_CASE("products in 8 bits need each of their barriers, and show rows that are no numbers") {
+  constexpr auto type = WeightType::q5_0;
+  const std::int64_t n = 13, k = 3 * 2048 + 96;
+  const auto matrix = stored(type, n * k, 6);
+  for (const std::int64_t m : {1, 2}) {
+    const auto x = numbers(static_cast<std::size_t>(m * k), 7);
+    CHECK(misses_every_barrier([&](Machine& machine) {
+      return wrong_sums(type, matrix, in_bytes(x), by_bytes<type>(machine, matrix, x, m, n, k, 1), m, n, k, 1e-5) == 0;
+    }));
+  }
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    auto x = numbers(static_cast<std::size_t>(2 * k), 7);
+    x[static_cast<std::size_t>(k) + 5000] = bad;
+    Machine machine;
+    const auto y = by_bytes<type>(machine, matrix, x, 2, n, k);
+    for (std::size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i >= static_cast<std::size_t>(n)));
+  }
+  std::vector<float> zeros(static_cast<std::size_t>(k));
+  Machine machine;
+  CHECK(by_bytes<type>(machine, matrix, zeros, 1, n, k) == std::vector<float>(static_cast<std::size_t>(n)));
 }

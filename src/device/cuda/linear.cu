@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include <kernels/gemv.cuh>
+#include <kernels/gemv_bytes.cuh>
 #include <kernels/map.cuh>
 #include <kernels/widen.cuh>
 #include <troika/device/checks.hpp>
@@ -18,11 +20,24 @@ namespace cuda {
 extern template void widen<float>(WeightType, const std::uint8_t*, float*, std::int64_t, std::int64_t, cudaStream_t);
 extern template void widen<f16>(WeightType, const std::uint8_t*, f16*, std::int64_t, std::int64_t, cudaStream_t);
 extern template void widen<bf16>(WeightType, const std::uint8_t*, bf16*, std::int64_t, std::int64_t, cudaStream_t);
+// In gemv_*.cu, so that all compile at once.
+extern template void gemv_bytes<WeightType::q4_0>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q4_1>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q5_0>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q5_1>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q8_0>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q2_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q3_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q4_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q5_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::q6_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::iq4_nl>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+extern template void gemv_bytes<WeightType::mxfp4>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 }  // namespace cuda
 
 namespace {
 
-// Up to so many rows of x the own kernel is used, which reads weights as they are stored, once for 4 rows: that is
+// Up to so many rows of x own kernels are used, which read weights as they are stored, once for 4 or 8 rows: that is
 // less to read than the widened copy that matrix units need of quantised ones.
 constexpr std::int64_t few_rows = 4, few_rows_of_quantised = 32;
 // Of weights that are widened at once, so that the memory for it is bounded.
@@ -69,6 +84,23 @@ bool multiply_many(CudaStream& stream, cuda::Product::Type type, View<const floa
   return true;
 }
 
+void multiply_few(CudaStream& stream, const cuda::GemvArguments& a, WeightType type) {
+  CudaDevice& device = stream.device();
+  cuda::with_weight_type(type, [&]<WeightType t>(cuda::TypeConstant<t>) {
+    if constexpr (is_quantised(t)) {
+      if (device.options().precision == Precision::fast && a.k <= std::numeric_limits<int>::max() / 2) {
+        const auto pieces = static_cast<std::size_t>(cuda::gemv_rounded_pieces(a.m, a.k));
+        CudaDevice::Buffer rounded;
+        if (pieces > 0) rounded = device.allocate(pieces * sizeof(cuda::RoundedPiece));
+        cuda::gemv_bytes<t>(a, reinterpret_cast<cuda::RoundedPiece*>(rounded.data()),
+                            cuda::gemv_blocks * device.queue().multiprocessors(), cuda::stream_of(stream));
+        return;
+      }
+    }
+    cuda::gemv(type, a, cuda::stream_of(stream));
+  });
+}
+
 void multiply(CudaStream& stream, View<const float> x, const Stored& w, View<float> y, const float* bias) {
   kernels::check_linear(x.shape(), w.shape, y.shape());
   const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
@@ -82,8 +114,7 @@ void multiply(CudaStream& stream, View<const float> x, const Stored& w, View<flo
     return multiply_many<bf16>(stream, Type::bf16, x, w, y, bias);
   };
   const bool few = m <= (is_quantised(w.type) ? few_rows_of_quantised : few_rows);
-  if (few || k == 0 || !many())
-    cuda::gemv(w.type, {w.data, x.data(), y.data(), m, n, k, bias}, cuda::stream_of(stream));
+  if (few || k == 0 || !many()) multiply_few(stream, {w.data, x.data(), y.data(), m, n, k, bias}, w.type);
 }
 
 template <class T>

@@ -25,6 +25,7 @@ using cudaStream_t = troika::shim::Stream*;
 
 inline void __syncthreads() { troika::shim::barrier(); }
 inline int __syncthreads_and(int vote) { return troika::shim::barrier(vote != 0); }
+inline void __syncwarp() { troika::shim::meet(); }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int lane) {
   return troika::shim::exchange(mask, value, lane);
@@ -32,6 +33,23 @@ T __shfl_sync(unsigned mask, T value, int lane) {
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane) {
   return troika::shim::exchange(mask, value, troika::shim::lane() ^ lane);
+}
+
+// Sums of four products of signed bytes; the low word of two that were moved; bytes of two words by their numbers.
+inline int __dp4a(int a, int b, int sum) {
+  for (int shift = 0; shift < 32; shift += 8)
+    sum += static_cast<std::int8_t>(a >> shift) * static_cast<std::int8_t>(b >> shift);
+  return sum;
+}
+inline std::uint32_t __funnelshift_r(std::uint32_t low, std::uint32_t high, unsigned shift) {
+  return static_cast<std::uint32_t>((std::uint64_t{high} << 32 | low) >> (shift & 31));
+}
+inline std::uint32_t __byte_perm(std::uint32_t low, std::uint32_t high, std::uint32_t names) {
+  std::uint32_t result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<std::uint32_t>((std::uint64_t{high} << 32 | low) >> (names >> (4 * i) & 7) * 8 & 255)
+              << (8 * i);
+  return result;
 }
 
 namespace troika::cuda {
@@ -48,7 +66,13 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, cudaStream_
   stream->launch(std::move(grid));
 }
 
+using shim::copy_later, shim::end_of_copies;
 using shim::load_acquire, shim::store_release;
+template <int n>
+void wait_for_copies() {
+  shim::wait_for_copies(n);
+}
+inline float divide_fast(float x, float y) { return x / y; }
 inline void pause() { shim::spin(); }
 inline std::uint64_t nanoseconds() { return shim::clock(); }
 

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <numeric>
 #include <stdexcept>
@@ -21,6 +22,7 @@ constexpr std::size_t most_shared = 48 << 10;  // what a block has without askin
 constexpr long most_idle_rounds = 20'000;      // of threads that wait for a flag which nobody sets
 std::string fault;                             // of the thread that ran last
 int dropped_barrier = -1;                      // Schedule::without_barrier of the machine that runs
+int dropped_meeting = -1;                      // Schedule::without_meeting of it
 Races* races = nullptr;                        // of the machine that runs, while a kernel does
 
 // Stacks are used again, by all machines: a page that was never written costs more than a thread.
@@ -124,6 +126,41 @@ bool barrier(bool vote) {
   return all;
 }
 
+void meet() {
+  Thread& self = *current;
+  if (self.meetings_asked++ == dropped_meeting) return;
+  (void)exchange_word(0xffffffffu, 0, lane());
+  ++self.meetings;
+}
+
+void copy_later(void* to, const void* from, int bytes) {
+  if (bytes < 0 || bytes > 16 || reinterpret_cast<std::uintptr_t>(to) % 16 != 0 ||
+      reinterpret_cast<std::uintptr_t>(from) % 16 != 0)
+    fail(name(*current) + " copies " + std::to_string(bytes) + " bytes, or not from and to multiples of 16");
+  touch(to, 16, true);
+  const Inside inside;
+  std::memset(to, 0xff, 16);
+  current->copies.back().push_back({static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes});
+}
+void end_of_copies() {
+  const Inside inside;
+  current->copies.emplace_back();
+}
+void wait_for_copies(std::size_t groups) {
+  auto& copies = current->copies;
+  while (copies.size() > groups + 1) {  // the last group has not ended
+    for (const Copy& copy : copies.front()) {
+      touch(copy.from, static_cast<std::size_t>(copy.bytes), false);
+      touch(copy.to, 16, true);
+      const Inside inside;
+      std::memset(copy.to, 0, 16);
+      std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
+    }
+    const Inside inside;
+    copies.pop_front();
+  }
+}
+
 void spin() {
   const Inside inside;
   ++current->pauses;
@@ -221,6 +258,7 @@ bool Machine::advance(Thread& thread) {
   current = nullptr;
   if (!fault.empty()) throw std::runtime_error(std::exchange(fault, {}));
   barriers_ = std::max(barriers_, thread.barriers);
+  meetings_ = std::max(meetings_, thread.meetings_asked);
   if (thread.state == Thread::State::done) {
     --thread.block->alive;
     --warp_of(thread).alive;
@@ -256,6 +294,7 @@ bool Machine::advance(Grid& grid) {
 
 bool Machine::step(Grid& grid) {
   dropped_barrier = schedule_.without_barrier;
+  dropped_meeting = schedule_.without_meeting;
   if (grid.all_threads.empty()) begin(grid, {});
   const bool progress = advance(grid);
   if (!progress && std::none_of(grid.all_threads.begin(), grid.all_threads.end(), can_run) && grid.alive > 0)
@@ -265,6 +304,7 @@ bool Machine::step(Grid& grid) {
 
 void Machine::run() {
   dropped_barrier = schedule_.without_barrier;
+  dropped_meeting = schedule_.without_meeting;
   follows_ = true;
   long idle = 0;
   std::vector<std::size_t> order(streams_.size());

@@ -33,10 +33,18 @@ struct Schedule {
   enum class Order { forward, reverse, random } order = Order::forward;
   std::uint64_t seed = 1;    // of random
   int without_barrier = -1;  // a planted bug: all threads of all kernels run past this __syncthreads, counted from 0
+  int without_meeting = -1;  // the same of a __syncwarp
 };
 
 struct Grid;
 struct Block;
+
+// 16 bytes that come to shared memory later.
+struct Copy {
+  std::byte* to;
+  const std::byte* from;
+  int bytes;  // that are read; the others become zeros
+};
 
 struct Thread {
   enum class State { ready, spinning, at_barrier, in_exchange, done };
@@ -48,10 +56,13 @@ struct Thread {
   dim3 index;
   State state = State::ready;
   int barriers = 0;              // that it came to
+  int meetings_asked = 0;        // __syncwarp that it came to
   std::uint64_t generation = 0;  // of the barrier or exchange that it waits for
   std::uint64_t exchanges = 0;
   std::uint64_t pauses = 0;
-  Clock heard{};  // by the flags that it acquired
+  std::uint64_t meetings = 0;               // of its warp, that it took part in
+  Clock heard{};                            // by the flags that it acquired
+  std::deque<std::vector<Copy>> copies{1};  // that are under way, group by group
   std::unique_ptr<std::byte, void (*)(std::byte*)> stack;
   Fibre fibre;
 };
@@ -103,6 +114,7 @@ class Machine {
   bool step(Grid& grid);
   // The most __syncthreads that a thread came to.
   int barriers() const { return barriers_; }
+  int meetings() const { return meetings_; }  // the same of __syncwarp
 
  private:
   void begin(Grid& grid, const Clock& before);
@@ -114,12 +126,17 @@ class Machine {
   std::deque<Stream> streams_;
   Races races_;
   bool follows_ = false;  // what kernels touch
-  int barriers_ = 0;
+  int barriers_ = 0, meetings_ = 0;
 };
 
 // What the words of shim/cuda.hpp are made of; called by kernels.
 extern Thread* current;
 bool barrier(bool vote = true);  // whether all threads voted for it
+void meet();                     // with the threads of its warp
+// What is copied is written when it is waited for, and no number before.
+void copy_later(void* to, const void* from, int bytes);
+void end_of_copies();
+void wait_for_copies(std::size_t groups);
 void spin();
 std::uint32_t load_acquire(const std::uint32_t* flag);
 void store_release(std::uint32_t* flag, std::uint32_t value);

@@ -42,15 +42,21 @@ void Races::touch(const Thread& thread, std::uintptr_t address, std::size_t byte
 
 void Races::touch_word(const Thread& thread, std::uintptr_t index, std::uint8_t bytes, bool write) {
   const Block& block = *thread.block;
-  const Access now{static_cast<std::uint32_t>(block.number), static_cast<std::int32_t>(thread.index.x),
-                   block.generation, write, bytes};
+  const Access now{static_cast<std::uint32_t>(block.number),
+                   static_cast<std::int32_t>(thread.index.x),
+                   thread.index.x / warp_size,
+                   block.generation,
+                   thread.meetings,
+                   write,
+                   bytes};
   auto& all = accesses(index);
   bool known = false;
   for (std::size_t i = 0; i < all.size();) {
     Access& before = all[i];
     const bool own_block = before.block == now.block;
     const bool seen = own_block
-                          ? before.barriers < now.barriers || before.thread == now.thread
+                          ? before.barriers < now.barriers || before.thread == now.thread ||
+                                (before.warp == now.warp && before.meetings < now.meetings)
                           : std::max(block.clock.of(before.block), thread.heard.of(before.block)) > before.barriers;
     if (!seen && (before.write || write) && (before.bytes & bytes) != 0) {
       const auto who = before.thread < 0 ? std::string("several threads") : "thread " + std::to_string(before.thread);
@@ -64,7 +70,8 @@ void Races::touch_word(const Thread& thread, std::uintptr_t index, std::uint8_t 
       all.pop_back();
       continue;
     }
-    if (own_block && before.barriers == now.barriers && !before.write && !write && before.bytes == bytes) {
+    if (own_block && before.barriers == now.barriers && before.warp == now.warp && before.meetings == now.meetings &&
+        !before.write && !write && before.bytes == bytes) {
       before.thread = -1;
       known = true;
     }

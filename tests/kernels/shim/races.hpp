@@ -24,8 +24,8 @@ class Clock {
 };
 
 // Who read and wrote each byte, so that two threads that touch the same one, at least one writing, with nothing between
-// them that orders them are told, also where the result is right. What orders: for the threads of a block, __syncthreads;
-// for kernels of a stream, that one begins after another; for blocks, a flag: what was done before a barrier before its
+// them that orders them are told, also where the result is right. What orders: for the threads of a block, __syncthreads, for
+// those of a warp __syncwarp, too; for kernels of a stream, that one begins after another; for blocks, a flag: what was done before a barrier before its
 // release is seen by the thread that acquires it, and after the next barrier by its block. A shuffle orders nothing.
 class Races {
  public:
@@ -41,8 +41,9 @@ class Races {
  private:
   struct Access {
     std::uint32_t block;
-    std::int32_t thread;  // -1: several
-    std::uint64_t barriers;
+    std::int32_t thread;  // -1: several of its warp
+    std::uint32_t warp;
+    std::uint64_t barriers, meetings;
     bool write;
     std::uint8_t bytes;  // of the word, a bit each
   };
