@@ -6,7 +6,5 @@ namespace troika::cuda {
 
 template void gemv_bytes<WeightType::q4_0>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 template void gemv_bytes<WeightType::q4_1>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
-template void gemv_bytes<WeightType::iq4_nl>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
-template void gemv_bytes<WeightType::mxfp4>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 
 }  // namespace troika::cuda

@@ -6,6 +6,5 @@ namespace troika::cuda {
 
 template void gemv_bytes<WeightType::q4_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 template void gemv_bytes<WeightType::q5_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
-template void gemv_bytes<WeightType::q6_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 
 }  // namespace troika::cuda

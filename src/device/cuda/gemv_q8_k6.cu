@@ -4,8 +4,7 @@
 
 namespace troika::cuda {
 
-template void gemv_bytes<WeightType::q5_0>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
-template void gemv_bytes<WeightType::q5_1>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 template void gemv_bytes<WeightType::q8_0>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
+template void gemv_bytes<WeightType::q6_k>(const GemvArguments&, RoundedPiece*, std::int64_t, cudaStream_t);
 
 }  // namespace troika::cuda
