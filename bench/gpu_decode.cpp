@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A decode step of one token through the blocks of a model of about a billion weights, given to the GPU call by call and
-// as a graph: the time of each, and whether they give the same bits. Ranks that share the GPU show that their collectives
-// go into graphs, not how fast several GPUs are.
+// as a graph, in turn with copies of its memory: the median of each, and whether steps give the same bits. Ranks that
+// share the GPU show that their collectives go into graphs, not how fast several GPUs are.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -25,7 +25,8 @@ namespace {
 using namespace troika;
 
 constexpr std::int64_t hidden = 2048, heads = 32, kv_heads = 8, head_dim = 64, wide = 8192, cached = 1023;
-constexpr int blocks = 16, rounds = 3, steps = 50;
+constexpr int blocks = 16, rounds = 9, steps = 20;
+constexpr std::int64_t copied = std::int64_t{64} << 20;  // floats: more than any cache holds
 
 // Small numbers, finite in every type.
 Weight<CudaDevice> weight(CudaStream& stream, std::int64_t rows, std::int64_t columns) {
@@ -63,13 +64,18 @@ DecoderBlock<CudaDevice> make_block(Pipeline& pipeline) {
 }
 
 struct Measured {
-  double seconds;  // of a step
-  std::vector<float> output;
+  std::vector<double> eager, graph, copy;  // seconds of a step, and of a copy, round by round
+  std::vector<float> output;               // empty if steps gave different bits
 };
 
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
 template <class Transport>
-std::vector<Measured> measure(int ranks, StepGraphs graphs_wanted, Transport transport) {
-  TaskScheduler scheduler{cuda_devices({.virtual_ranks = ranks, .graphs = graphs_wanted}, {0}), StaticAllocation{}};
+std::vector<Measured> measure(int ranks, Transport transport) {
+  TaskScheduler scheduler{cuda_devices({.virtual_ranks = ranks, .graphs = StepGraphs::whole}, {0}), StaticAllocation{}};
   return scheduler.run_on_every_device([&](auto& rank) {
     Communication communication{rank, transport};
     DataSync sync{communication};
@@ -103,39 +109,61 @@ std::vector<Measured> measure(int ranks, StepGraphs graphs_wanted, Transport tra
       }
       return y;
     };
-    Measured result{1e9, {}};
-    for (int round = 0; round <= rounds; ++round) {  // the first one warms
+    const auto in_graph = [&] { return graphs.run(step, [&] { communication.barrier(); }); };
+    Tensor<float, CudaDevice> from(pipeline.device(), {copied}), to(pipeline.device(), {copied});
+    fill_zero(stream, from.view());
+    Measured result;
+    bool same = true;
+    // Each works alone, and once before it is timed.
+    const auto timed = [&](int count, const auto& work, std::vector<double>& seconds) {
       communication.barrier();
       const auto begin = std::chrono::steady_clock::now();
-      for (int i = 0; i < steps; ++i) {
-        const auto y = graphs.run(step, [&] { communication.barrier(); });
+      for (int i = 0; i < count; ++i) {
+        work();
         stream.synchronize();  // as whoever chooses the next token does
-        if (round + i > 0) continue;
-        const auto values = read_back(stream, y.local());
-        result.output.assign(values.span().begin(), values.span().end());
       }
       const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
-      if (round > 0) result.seconds = std::min(result.seconds, spent.count() / steps);
-      const auto last = read_back(stream, graphs.run(step, [&] { communication.barrier(); }).local());
-      if (std::memcmp(last.span().data(), result.output.data(), last.span().size_bytes()) != 0) result.output.clear();
+      communication.barrier();
+      seconds.push_back(spent.count() / count);
+    };
+    const auto check = [&](const auto& y) {
+      const auto values = read_back(stream, y.local());
+      if (result.output.empty()) result.output.assign(values.span().begin(), values.span().end());
+      same = same && std::memcmp(values.span().data(), result.output.data(), values.span().size_bytes()) == 0;
+    };
+    for (int round = 0; round <= rounds; ++round) {
+      timed(steps, step, result.eager);
+      timed(steps, in_graph, result.graph);
+      // One rank copies, and the others wait for it.
+      timed(
+          pipeline.rank() == 0 ? 4 : 1,
+          [&] {
+            if (pipeline.rank() == 0) copy(stream, std::as_const(from).view(), to.view());
+          },
+          result.copy);
+      check(step());
+      check(in_graph());
+      if (round == 0)
+        for (auto* seconds : {&result.eager, &result.graph, &result.copy}) seconds->clear();
     }
+    if (!same) result.output.clear();
     return result;
   });
 }
 
 template <class Transport>
 bool compare(int ranks, const char* name, Transport transport) {
-  const auto eager = measure(ranks, StepGraphs::none, transport), graph = measure(ranks, StepGraphs::whole, transport);
+  const auto measured = measure(ranks, transport);
   const double weights = 2.0 * blocks * hidden * (2 * hidden + 2 * kv_heads * head_dim + 3 * wide);  // bytes
   bool same = true;
-  for (std::size_t r = 0; r < eager.size(); ++r)
-    same = same && !graph[r].output.empty() && graph[r].output == eager[0].output;
-  std::printf(
-      "decode step, %d blocks of %lld, bf16, %d rank(s), %s: eager %.3f ms, graph %.3f ms, %.2f times as fast; ",
-      blocks, static_cast<long long>(hidden), ranks, name, 1e3 * eager[0].seconds, 1e3 * graph[0].seconds,
-      eager[0].seconds / graph[0].seconds);
-  std::printf("weights read at %.0f and %.0f GB/s; %s\n", 1e-9 * weights / eager[0].seconds,
-              1e-9 * weights / graph[0].seconds, same ? "the same bits" : "OTHER BITS");
+  for (const auto& of_rank : measured) same = same && !of_rank.output.empty() && of_rank.output == measured[0].output;
+  const double eager = median(measured[0].eager), graph = median(measured[0].graph);
+  const double rate = 2.0 * sizeof(float) * static_cast<double>(copied) / median(measured[0].copy);
+  std::printf("decode step, %d blocks of %lld, bf16, %d rank(s), %s, medians of %d: eager %.3f ms, graph %.3f ms, ",
+              blocks, static_cast<long long>(hidden), ranks, name, rounds, 1e3 * eager, 1e3 * graph);
+  std::printf("%.2f times as fast; weights read at %.0f and %.0f GB/s, %.2f and %.2f of the %.0f of a copy; %s\n",
+              eager / graph, 1e-9 * weights / eager, 1e-9 * weights / graph, weights / eager / rate,
+              weights / graph / rate, 1e-9 * rate, same ? "the same bits" : "OTHER BITS");
   return same;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of one GPU, beside the rate of a copy that was measured in the same run: the limit of what only moves memory.
 // Products of many rows are cuBLASLt's. Inputs take turns, so that none is still in the cache.
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +9,6 @@
 #include <functional>
 #include <random>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -50,32 +50,32 @@ double seconds_of(const std::function<void(std::size_t)>& f) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / calls;
 }
 
+// Of a copy, reading and writing, at this moment.
 double copy_rate() {
-  static const double rate = [] {
-    const auto from = gpu().numbers({static_cast<std::int64_t>(out_of_cache / sizeof(float))});
-    CudaTensor<float> to(gpu().device, from.shape());
-    double best = 0;
-    for (int i = 0; i < 5; ++i) {
-      const double seconds = seconds_of([&](auto) { copy(gpu().stream, from.view(), to.view()); });
-      best = std::max(best, 2.0 * static_cast<double>(out_of_cache) / seconds);
-    }
-    return best;
-  }();
-  return rate;
+  static const auto from = gpu().numbers({static_cast<std::int64_t>(out_of_cache / sizeof(float))});
+  static CudaTensor<float> to(gpu().device, from.shape());
+  const double seconds = seconds_of([](auto) { copy(gpu().stream, from.view(), to.view()); });
+  return 2.0 * static_cast<double>(out_of_cache) / seconds;
 }
 
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+// What is measured and the copy take turns, so that both have the same clocks; medians of each.
 void measure(benchmark::State& state, double bytes, double flops, const std::function<void(std::size_t)>& f) {
   seconds_of(f);
-  double spent = 0;
+  std::vector<double> seconds, rates;
   for (auto _ : state) {
-    const double seconds = seconds_of(f);
-    state.SetIterationTime(seconds);
-    spent += seconds;
+    seconds.push_back(seconds_of(f));
+    state.SetIterationTime(seconds.back());
+    rates.push_back(copy_rate());
   }
-  const double each = spent / static_cast<double>(state.iterations());
+  const double each = median(seconds), rate = median(rates);
   state.counters["GB/s"] = 1e-9 * bytes / each;
-  state.counters["copy_GB/s"] = 1e-9 * copy_rate();
-  state.counters["fraction_of_copy"] = bytes / each / copy_rate();
+  state.counters["copy_GB/s"] = 1e-9 * rate;
+  state.counters["fraction_of_copy"] = bytes / each / rate;
   if (flops > 0) state.counters["TFLOP/s"] = 1e-12 * flops / each;
 }
 
@@ -132,13 +132,16 @@ int main(int argc, char** argv) {
   benchmark::RegisterBenchmark("gpu/rms_norm", norm)->UseManualTime();
   benchmark::RegisterBenchmark("gpu/add", sum)->UseManualTime();
   benchmark::RegisterBenchmark("gpu/silu_multiply", gated)->UseManualTime();
-  for (const auto& [name, type] : {std::pair{"f32", WeightType::f32},
-                                   {"bf16", WeightType::bf16},
-                                   {"Q8_0", WeightType::q8_0},
-                                   {"Q4_K", WeightType::q4_k}}) {
-    auto* bench = benchmark::RegisterBenchmark((std::string("gpu/linear/") + name).c_str(), product, type);
-    bench->ArgNames({"tokens", "out", "in"})->UseManualTime();
-    for (const std::int64_t tokens : {1, 8, 512, 4096}) bench->Args({tokens, 8192, 8192});
+  // One row is decoding: every type, in a matrix as large as those of 70B, and in one as small as those of 1B and 8B.
+  for (std::size_t i = 0; i < weight_layouts.size(); ++i) {
+    const auto type = static_cast<WeightType>(i);
+    auto* bench = benchmark::RegisterBenchmark(("gpu/linear/" + std::string(to_string(type))).c_str(), product, type);
+    bench->ArgNames({"tokens", "out", "in"})->UseManualTime()->MinTime(0.1);
+    bench->Args({1, 8192, 8192})->Args({1, 4096, 4096});
+    const bool many =
+        type == WeightType::f32 || type == WeightType::bf16 || type == WeightType::q8_0 || type == WeightType::q4_k;
+    if (!many) continue;
+    for (const std::int64_t tokens : {8, 512, 4096}) bench->Args({tokens, 8192, 8192});
   }
   benchmark::RunSpecifiedBenchmarks();
   return 0;
