@@ -9,8 +9,6 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
-#include <numeric>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,15 +27,16 @@ namespace {
 
 struct Arguments {
   std::string model = TROIKA_MODEL_DIR, prompt, trace, picture = "troika-split.svg", speculate, draft;
-  std::optional<int> gpus;  // asked for
+  DeviceOptions asked;
+  std::vector<int> gpus;  // none: on cores
   int devices = 0;
-  bool on_gpus = false;
   std::vector<double> weights;
   models::GenerateOptions generate;
   models::DecoderOptions decoder;
   bool invariant = false;
   bool plan = false, quick = false, verbose = false;
 
+  bool on_gpus() const { return !gpus.empty(); }
   bool own_model() const { return model != TROIKA_MODEL_DIR; }
   troika::StaticAllocation allocation() const {
     return weights.empty() ? troika::StaticAllocation{} : troika::StaticAllocation{weights};
@@ -51,11 +50,9 @@ struct Arguments {
 template <class F>
 auto with_devices(const Arguments& arguments, F&& f) {
 #if defined(TROIKA_HAS_CUDA)
-  if (arguments.on_gpus) {
-    return f([](int count) {
-      std::vector<int> gpus(static_cast<std::size_t>(count));
-      std::iota(gpus.begin(), gpus.end(), 0);
-      return troika::cuda_devices({}, gpus);
+  if (arguments.on_gpus()) {
+    return f([&](int count) {
+      return troika::cuda_devices({}, {arguments.gpus.begin(), arguments.gpus.begin() + count});
     });
   }
 #endif
@@ -120,7 +117,7 @@ bool compare_worlds(const OpenModel& model, const Arguments& arguments, const Ma
   Answers first;
   bool same = true;
   for (const int devices : arguments.invariant ? std::vector{1, 2, 4, 8} : std::vector{1, 2, 3, 4, 5}) {
-    if (arguments.on_gpus && devices > arguments.devices) break;
+    if (arguments.on_gpus() && devices > arguments.devices) break;
     const auto result =
         answer(model, prompts, make(devices), troika::StaticAllocation{}, arguments.decoder, arguments.generate);
     if (devices == 1) first = result;
@@ -136,7 +133,7 @@ void show_large_block(const Arguments& arguments, const Make& make) {
   models::ModelConfig config;
   config.hidden_size = 4096, config.intermediate_size = 14336, config.layers = 1, config.vocab_size = 128256;
   config.heads = 32, config.kv_heads = 8, config.head_dim = 128;
-  const int devices = arguments.on_gpus ? arguments.devices : std::max(2, arguments.devices);
+  const int devices = arguments.on_gpus() ? arguments.devices : std::max(2, arguments.devices);
   heading("One block with the shapes of Llama-3-8B, bf16");
   const std::vector<std::int64_t> tokens =
       arguments.quick ? std::vector<std::int64_t>{1} : std::vector<std::int64_t>{1, 128};
@@ -147,7 +144,7 @@ void show_large_block(const Arguments& arguments, const Make& make) {
   std::vector<Row> rows;
   troika::HostReport report;
   std::string where = "GPUs";
-  if (arguments.on_gpus) {
+  if (arguments.on_gpus()) {
     rows.push_back({"1 GPU", time_block(config, make(1), tokens)});
   } else {
     const auto cores = core_groups(1)[0];
@@ -275,7 +272,7 @@ int run(const Arguments& arguments) {
               troika::version.minor, troika::version.patch, std::string(to_string(model.config.architecture)).c_str(),
               static_cast<double>(model.weights.total_bytes()) / 1e6, arguments.devices);
   print_plan(models::ModelSplit::make(model.config, arguments.shares()).rows(model.config), arguments.devices);
-  if ((arguments.plan || arguments.verbose) && !arguments.on_gpus) print_machine(core_groups(arguments.devices));
+  if ((arguments.plan || arguments.verbose) && !arguments.on_gpus()) print_machine(core_groups(arguments.devices));
   if (arguments.plan) return 0;
   return with_devices(arguments, [&](const auto& make) { return run_on(model, arguments, make); });
 }
@@ -290,13 +287,7 @@ int main(int argc, char** argv) {
                  "Hugging Face folder or GGUF file of Llama, Mistral, Qwen, Gemma, Phi-3, GPT-2, BERT or Nomic-BERT")
       ->capture_default_str();
   app.add_option("--prompt", arguments.prompt, "text to continue, or to embed");
-  auto* const cores = app.add_option("--devices", arguments.devices,
-                                     "ranks, each with its share of the cores (default: one a core, at least 2)")
-                          ->check(CLI::Range(1, 256));
-  app.add_option("--gpus", arguments.gpus,
-                 "GPUs instead of cores, of those that CUDA_VISIBLE_DEVICES lets it see; 0: none (default: all)")
-      ->check(CLI::Range(0, 256))
-      ->excludes(cores);
+  add_device_options(app, arguments.asked);
   app.add_option("--weights", arguments.weights, "share of each device, such as 1,3")->delimiter(',');
   app.add_option("--max-tokens", arguments.generate.max_tokens, "tokens to draw at most")
       ->check(CLI::PositiveNumber)
@@ -342,11 +333,9 @@ int main(int argc, char** argv) {
   app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
   CLI11_PARSE(app, argc, argv);
   try {
-    troika::expects(!arguments.invariant || arguments.gpus.value_or(0) == 0, "--invariant is for cores, not for GPUs");
-    if (const int gpus = gpus_to_use(arguments.gpus, arguments.devices > 0 || arguments.invariant); gpus > 0) {
-      arguments.on_gpus = true;
-      arguments.devices = gpus;
-    }
+    arguments.gpus = gpus_to_use(arguments.asked, arguments.invariant);
+    troika::expects(!arguments.invariant || !arguments.on_gpus(), "--invariant is for cores, not for GPUs");
+    arguments.devices = arguments.on_gpus() ? static_cast<int>(arguments.gpus.size()) : arguments.asked.devices;
     if (!arguments.weights.empty()) {
       const auto count = static_cast<int>(arguments.weights.size());
       troika::expects(arguments.devices == 0 || arguments.devices == count, [&] {

@@ -13,7 +13,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,8 +42,8 @@ struct Arguments {
   serving::ModelHost::Options host;
   serving::MonitorOptions monitor;
   std::vector<std::string> places;
-  std::optional<int> gpus;
-  int devices = 0, group_count = 1;
+  DeviceOptions devices;
+  int group_count = 1;
   double keep_alive = 300, drain = 30, memory = 0, deadline = 30, max_wait = 300;
   bool list = false, self_check = false, quiet = false;
 };
@@ -88,12 +87,12 @@ void allow_many_files() {
 }
 
 serving::ServerDevices devices_of(const Arguments& arguments) {
-  [[maybe_unused]] const int gpus = gpus_to_use(arguments.gpus, arguments.devices > 0);
+  [[maybe_unused]] const auto gpus = gpus_to_use(arguments.devices);
 #if defined(TROIKA_HAS_CUDA)
-  if (gpus > 0) return serving::server_gpus(gpus);
+  if (!gpus.empty()) return serving::server_gpus(gpus);
 #endif
   const int least = std::max(arguments.group_count, std::clamp(static_cast<int>(core_groups(1)[0].size()), 2, 16));
-  return serving::server_cores(core_groups(arguments.devices > 0 ? arguments.devices : least));
+  return serving::server_cores(core_groups(arguments.devices.devices > 0 ? arguments.devices.devices : least));
 }
 
 // 0 where nothing is far too slow.
@@ -207,13 +206,7 @@ int main(int argc, char** argv) {
                                     "address to listen on; other than this machine's own only with a token")
                          ->capture_default_str();
   auto* const port = app.add_option("--port", arguments.http.port, "0: any that is free")->capture_default_str();
-  auto* const cores = app.add_option("--devices", arguments.devices,
-                                     "devices, each with its share of the cores (default: one a core, at least 2)")
-                          ->check(CLI::Range(1, 256));
-  app.add_option("--gpus", arguments.gpus,
-                 "GPUs instead of cores, of those that CUDA_VISIBLE_DEVICES lets it see; 0: none (default: all)")
-      ->check(CLI::Range(0, 256))
-      ->excludes(cores);
+  add_device_options(app, arguments.devices);
   app.add_option("--groups", arguments.group_count,
                  "groups that the devices form; a model is split over the devices of its group, or of all")
       ->check(CLI::Range(1, 256))

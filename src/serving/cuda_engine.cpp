@@ -5,11 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <string>
 #include <utility>
 
 #include <troika/communication/fastest.hpp>
-#include <troika/core/error.hpp>
 #include <troika/device/cuda/cuda.hpp>
 #include <troika/serving/make_engine.hpp>
 
@@ -23,18 +21,16 @@ std::unique_ptr<Engine> make_engine(std::vector<CudaDevice> devices, const std::
   return make_engine_by(std::move(by), std::move(devices), model, std::move(options));
 }
 
-ServerDevices server_gpus(int count, CudaOptions options) {
-  const int there = cuda_device_count();
-  if (count > there) {
-    throw Error(Fault::unsupported, there == 0
-                                        ? "no GPU, or no driver for it"
-                                        : "there are " + std::to_string(there) + " GPUs, not " + std::to_string(count));
-  }
+ServerDevices server_gpus(std::vector<int> gpus, CudaOptions options) {
+  gpus = cuda_gpus(std::move(gpus));
+  const int count = static_cast<int>(gpus.size());
   auto least = std::numeric_limits<std::size_t>::max();
-  for (int gpu = 0; gpu < count; ++gpu) least = std::min(least, cuda_memory_available(gpu));
+  for (const int gpu : gpus) least = std::min(least, cuda_memory_available(gpu));
   const auto memory = static_cast<std::uint64_t>(count) * (least / 10 * 9);  // the rest is for CUDA's libraries
   return server_devices_by(Fastest({.log = Log::silent()}), count, memory,
-                           [options](int gpu) { return CudaDevice(gpu, options, gpu); });
+                           [options, gpus](int number) {
+                             return CudaDevice(number, options, gpus[static_cast<std::size_t>(number)]);
+                           });
 }
 
 }  // namespace troika::serving

@@ -41,6 +41,9 @@ refuses "--devices" --devices 0
 refuses "--devices" --devices many
 refuses "--gpus" --gpus 1 --devices 2
 refuses "GPU" --gpus 200 --prompt "1 + 1 ="
+refuses "GPU" --gpus 0,0 --prompt "1 + 1 ="
+refuses "--gpus takes how many" --gpus 0,,2 --prompt "1 + 1 ="
+refuses "--gpus" --gpus "" --prompt "1 + 1 ="
 refuses "--temperature" --temperature hot
 refuses "2 shares for 3 devices" --weights 1,3 --devices 3
 refuses "not negative" --weights=1,-3 --prompt "1 + 1 ="

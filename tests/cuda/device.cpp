@@ -11,10 +11,13 @@
 
 #include <support/catch.hpp>
 
+#include <examples/run/gpu_list.hpp>
+
 #include "runtime/recorder.hpp"
 
 #include <troika/device/cuda/cuda.hpp>
 
+using Catch::Matchers::ContainsSubstring;
 using troika::CudaDevice;
 using troika::CudaStream;
 using troika::CudaTensor;
@@ -81,10 +84,24 @@ TEST_CASE("a device for each GPU, or several that share it") {
   CHECK(names(troika::cuda_devices({}, {1})) == Texts{"cuda:1 0"});
   CHECK(names(troika::cuda_devices({.virtual_ranks = 2})) ==
         Texts{"cuda:0/0 0", "cuda:0/1 1", "cuda:1/0 2", "cuda:1/1 3"});
-  CHECK_THROWS_AS(troika::cuda_devices({}, {2}), Error);
+  CHECK(names(troika::cuda_devices({}, {1, 0})) == Texts{"cuda:1 0", "cuda:0 1"});
+  CHECK_THROWS_WITH(troika::cuda_devices({}, {0, 2}),
+                    ContainsSubstring("there is no GPU 2; valid are 0 to 1, each once"));
+  CHECK_THROWS_WITH(troika::cuda_devices({}, {1, 1}), ContainsSubstring("GPU 1 is named twice; valid are 0 to 1"));
   CHECK_THROWS_AS(troika::cuda_devices({.virtual_ranks = 0}), Error);
   CHECK(recording.live().empty());
   CHECK(recording.problems().empty());
+}
+
+TEST_CASE("programs take a number of GPUs or a list of them") {
+  CHECK(parse_gpus("0").empty());
+  CHECK(parse_gpus("3") == std::vector{0, 1, 2});
+  CHECK(parse_gpus("0,2") == std::vector{0, 2});
+  CHECK(parse_gpus("12,1,0") == std::vector{12, 1, 0});
+  for (const std::string text :
+       {"", ",", "1,", ",1", "0,,1", "0, 1", "-1", "0,-1", "two", "2x", "0;1", "99999999999", "1000"})
+    CHECK_THROWS_WITH(parse_gpus(text),
+                      ContainsSubstring("how many, such as 2, or their numbers, such as 0,2; not \"" + text));
 }
 
 TEST_CASE("values go to a GPU and come back, whole and in pieces, whenever it works") {

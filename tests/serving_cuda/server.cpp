@@ -49,20 +49,22 @@ TEST_CASE("a server on GPUs answers a client as one on cores does, and tells tha
   const auto [expected, on_cores] = asked(serving::server_cores({{}}, {.precision = troika::Precision::exact}), 1);
   CHECK(on_cores["size_vram"] == 0);
   const Recording recording({.gpus = 4, .schedule = {troika::shim::Schedule::Order::forward}});
-  const auto [text, place] = asked(serving::server_gpus(3, {.precision = troika::Precision::exact}), 2);
+  const auto [text, place] = asked(serving::server_gpus({3, 0, 2}, {.precision = troika::Precision::exact}), 2);
   CHECK(text == expected);
   CHECK(text != "");
   CHECK(place["size_vram"].get<std::int64_t>() > 0);
   CHECK(place["size_vram"] == place["size"]);
-  CHECK(place["groups"][0]["devices"] == Json{"cuda:0", "cuda:1"});
+  CHECK(place["groups"][0]["devices"] == Json{"cuda:3", "cuda:0"});
   CHECK(place["groups"][1]["devices"] == Json{"cuda:2"});
   CHECK(recording.problems().empty());
   CHECK(recording.live().empty());
 }
 
-TEST_CASE("more GPUs than there are is one error, as is a machine without any") {
-  CHECK_THROWS_WITH(serving::server_gpus(1), Catch::Matchers::ContainsSubstring("no GPU, or no driver for it"));
+TEST_CASE("a server's GPUs are those of its list; one that is not there is one error, as is a machine without any") {
+  CHECK_THROWS_WITH(serving::server_gpus(), Catch::Matchers::ContainsSubstring("no GPU, or no driver for it"));
   const Recording recording({.gpus = 2});
-  CHECK_THROWS_WITH(serving::server_gpus(3), Catch::Matchers::ContainsSubstring("there are 2 GPUs, not 3"));
-  CHECK(serving::server_gpus(2).memory == 2 * (std::uint64_t{512} << 20) / 10 * 9);
+  CHECK_THROWS_WITH(serving::server_gpus({0, 2}),
+                    Catch::Matchers::ContainsSubstring("there is no GPU 2; valid are 0 to 1, each once"));
+  CHECK(serving::server_gpus({1}).count == 1);
+  CHECK(serving::server_gpus().memory == 2 * (std::uint64_t{512} << 20) / 10 * 9);
 }

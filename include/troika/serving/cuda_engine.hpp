@@ -15,7 +15,7 @@ namespace troika::serving {
 std::unique_ptr<Engine> make_engine(std::vector<CudaDevice> devices, const std::filesystem::path& model,
                                     EngineOptions options = {});
 
-// The first `count` GPUs; each engine has streams of its own on them. Error{unsupported} where there are fewer.
-ServerDevices server_gpus(int count, CudaOptions options = {});
+// The devices of a server are cuda_gpus(gpus); each engine has streams of its own on them.
+ServerDevices server_gpus(std::vector<int> gpus = {}, CudaOptions options = {});
 
 }  // namespace troika::serving

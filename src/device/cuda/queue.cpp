@@ -247,19 +247,28 @@ int cuda_device_count() {
   return count;
 }
 
-std::vector<CudaDevice> cuda_devices(CudaOptions options, std::vector<int> gpus) {
+std::vector<int> cuda_gpus(std::vector<int> gpus) {
   int count = 0;
   cuda::check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  expects(options.virtual_ranks >= 1,
-          [&] { return "each GPU is shared by 1 device or more, not " + std::to_string(options.virtual_ranks); });
   if (gpus.empty())
     for (int gpu = 0; gpu < count; ++gpu) gpus.push_back(gpu);
-  if (!options.nvml) options.nvml = std::make_shared<Gpus>();
   if (gpus.empty()) throw Error(Fault::unsupported, "no GPU: the driver has none that this process may use");
+  const auto valid = [&] { return "; valid are 0 to " + std::to_string(count - 1) + ", each once"; };
+  for (auto gpu = gpus.begin(); gpu != gpus.end(); ++gpu) {
+    expects(*gpu >= 0 && *gpu < count, [&] { return "there is no GPU " + std::to_string(*gpu) + valid(); });
+    expects(std::find(gpus.begin(), gpu, *gpu) == gpu,
+            [&] { return "GPU " + std::to_string(*gpu) + " is named twice" + valid(); });
+  }
+  return gpus;
+}
+
+std::vector<CudaDevice> cuda_devices(CudaOptions options, std::vector<int> gpus) {
+  gpus = cuda_gpus(std::move(gpus));
+  expects(options.virtual_ranks >= 1,
+          [&] { return "each GPU is shared by 1 device or more, not " + std::to_string(options.virtual_ranks); });
+  if (!options.nvml) options.nvml = std::make_shared<Gpus>();
   std::vector<CudaDevice> devices;
   for (const int gpu : gpus) {
-    expects(gpu >= 0 && gpu < count,
-            [&] { return "there is no GPU " + std::to_string(gpu) + "; valid are 0 to " + std::to_string(count - 1); });
     for (int i = 0; i < options.virtual_ranks; ++i)
       devices.emplace_back(static_cast<int>(devices.size()), options, gpu, i);
   }

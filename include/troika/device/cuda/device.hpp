@@ -110,8 +110,12 @@ using CudaTensor = Tensor<T, CudaDevice>;
 // The GPUs that this process may use; 0 without a driver.
 int cuda_device_count();
 
-// A device for each of these GPUs, by default all that there are, or options.virtual_ranks for each: the ranks of the
-// first GPU, then those of the second. Error{unsupported} where there is no GPU, says why.
+// These GPUs, by default all that there are. Numbers count what CUDA_VISIBLE_DEVICES lets the process see.
+// Error{unsupported} where there is no GPU, says why; Error{invalid_argument} where one is not there, or there twice.
+std::vector<int> cuda_gpus(std::vector<int> gpus = {});
+
+// A device for each of cuda_gpus(gpus), or options.virtual_ranks for each: the ranks of the first GPU, then those of the
+// second.
 std::vector<CudaDevice> cuda_devices(CudaOptions options = {}, std::vector<int> gpus = {});
 
 }  // namespace troika
