@@ -59,6 +59,7 @@ std::string many_sizes(Communication<Fastest, CudaDevice>& c, Rank<CudaDevice>& 
   std::uint64_t seed = 0;
   for (const std::size_t count : std::array<std::size_t, 5>{0, 1, 17, 300, 5003})
     text += check_operations<float>(c, place, ++seed, count);
+  text += compare_all_reduce_norm(c, rank, 7, 33) + compare_all_reduce_norm(c, rank, 40, 128);
   return text + check_operations<std::int8_t>(c, odd, 90, 700) + check_operations<bf16>(c, on_host, 91, 100);
 }
 

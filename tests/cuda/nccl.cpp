@@ -66,6 +66,7 @@ TEST_CASE("Every operation by NCCL gives what a naive loop gives, for every type
       text += check_operations<std::int8_t>(c, place, ++seed, count);
       text += check_operations<std::uint8_t>(c, place, ++seed, count);
     }
+    text += compare_all_reduce_norm(c, rank, 7, 33) + compare_all_reduce_norm(c, rank, 2, 700);
     // Memory of the host goes by the host.
     return text + check_operations<float>(c, on_host, ++seed, 300);
   });

@@ -84,6 +84,7 @@ TEST_CASE("Sum, residual and norm by Peer in one have the bits of the three, in 
     auto stream = rank.stream();
     std::string text;
     for (const auto& [rows, d] : {std::pair{1, 64}, {7, 33}, {40, 128}, {2, 6000}, {0, 8}}) {
+      text += compare_all_reduce_norm(c, rank, rows, d);
       const auto count = static_cast<std::size_t>(rows * d);
       const auto values = [&](std::size_t size, int seed) {
         std::vector<float> result(size);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <troika/communication/communication.hpp>
+#include <troika/communication/fastest.hpp>
 #include <troika/communication/peer.hpp>
 #if defined(TROIKA_HAS_NCCL)
 #include <troika/communication/nccl.hpp>
@@ -34,6 +36,8 @@ std::vector<std::string> wrong(std::vector<CudaDevice> devices, Transport transp
       text += check_operations<std::int8_t>(c, odd, ++seed, count);
       text += check_operations<std::uint8_t>(c, place, ++seed, count);
     }
+    for (const auto& [rows, d] : {std::pair{1, 64}, {7, 33}, {1, 4096}, {40, 128}, {512, 4096}, {2, 100'000}})
+      text += compare_all_reduce_norm(c, rank, rows, d);
     return text;
   });
 }
@@ -43,6 +47,11 @@ std::vector<std::string> wrong(std::vector<CudaDevice> devices, Transport transp
 TEST_CASE("Ranks that share a GPU get by Peer what a naive loop gives, bit for bit", "[ranks]") {
   const int ranks = GENERATE(1, 2, 3, 4, 5, 8);
   for (const auto& text : wrong(cuda_devices({.virtual_ranks = ranks}, {0}), Peer{})) CHECK(text == "");
+}
+
+TEST_CASE("Ranks that share a GPU get by whatever is fastest what a naive loop gives", "[ranks]") {
+  const int ranks = GENERATE(1, 2, 4);
+  for (const auto& text : wrong(cuda_devices({.virtual_ranks = ranks}, {0}), Fastest{})) CHECK(text == "");
 }
 
 TEST_CASE("Ranks that share a GPU have many epochs, in pieces, without a rank being late", "[ranks]") {
