@@ -165,6 +165,11 @@ void show_large_block(const Arguments& arguments, const Make& make) {
     }
   }
   std::printf("  The share in all_reduce counts the wait for slower ranks.\n");
+  if (!arguments.on_gpus()) {
+    std::printf(
+        "  One token takes as long as reading the weights, from memory that all cores share: more of them help "
+        "little.\n");
+  }
   print_report(report, arguments.verbose);
 
   const troika::Shares shares{std::vector<double>(static_cast<std::size_t>(devices), 1.0)};
