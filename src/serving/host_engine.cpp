@@ -24,7 +24,8 @@ ServerDevices server_cores(std::vector<std::vector<int>> device_cores, HostOptio
     host.cores = cores[static_cast<std::size_t>(number)];
     return HostDevice(number, std::move(host));
   };
-  return server_devices_by(Threads{}, count, memory_available(HostDevice()), make);
+  const auto by_threads = [](const EngineOptions&) { return RunTransports<Threads>{}; };
+  return server_devices_by(by_threads, count, memory_available(HostDevice()), make);
 }
 
 }  // namespace troika::serving

@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <stdexcept>
@@ -204,6 +205,36 @@ TEST_CASE("Each collective goes the way that was chosen for its size, also in gr
     expect("Recv", 4);
   });
   CHECK(joined(wrong) == "\n\n\n\n");
+  check_clean(recorded);
+}
+
+TEST_CASE("What was timed is not timed again on the same GPUs, but tested it is", "[fastest]") {
+  recorded_nccl::reset();
+  Recording recorded({.gpus = 3});
+  const auto times = std::make_shared<FastestTimes>();
+  Said said;
+  // How many broadcasts each rank tried by NCCL.
+  const auto connect = [&](std::vector<int> numbers) {
+    const int before = recorded_nccl::calls("Broadcast");
+    run_ranks(cuda_devices({}, numbers), [&](auto& rank) {
+      Communication c{rank, Fastest({.log = said.log(), .times = times})};
+      c.barrier();
+    });
+    return (recorded_nccl::calls("Broadcast") - before) / static_cast<int>(numbers.size());
+  };
+  const int first = connect({0, 1}), again = connect({0, 1}), swapped = connect({1, 0}), third = connect({1, 0});
+  CHECK(again < first);
+  CHECK(again > 0);
+  CHECK(swapped > again);  // another order of ranks is another ring
+  CHECK(third == again);
+  CHECK(connect({0, 2}) > again);
+  CHECK(connect({0, 1, 2}) > again);
+  CHECK(connect({0, 1}) == again);
+  REQUIRE(said.lines.size() == 7);
+  CHECK(said.lines[1] == said.lines[0]);
+  CHECK(said.lines[3] == said.lines[2]);
+  CHECK(said.lines[6] == said.lines[0]);
+  CHECK(said.warnings.empty());
   check_clean(recorded);
 }
 

@@ -14,6 +14,7 @@
 #include <troika/communication/device_endpoint.hpp>
 #include <troika/communication/device_engine.hpp>
 #include <troika/communication/fastest_choice.hpp>
+#include <troika/communication/fastest_times.hpp>
 #include <troika/communication/peer.hpp>
 #include <troika/communication/staged_engine.hpp>
 #include <troika/communication/transport.hpp>
@@ -29,6 +30,8 @@ struct FastestOptions {
   Log log{};  // what was chosen (info), and what was found broken (warning); told by the first rank
   // Known already: nothing is tested or timed then.
   std::optional<FastestChoice> choice{};
+  // What was timed by whoever connected the same GPUs before, and for whoever does next; null: it is timed anew.
+  std::shared_ptr<FastestTimes> times{};
 };
 
 // Connects GPUs by Peer and by NCCL, as far as they are there, tests both with small collectives against what the host
@@ -48,7 +51,7 @@ struct FastestEngine {
     } else {
       std::array<Trial, 2> trials;
       for (const Way way : {Way::peer, Way::nccl})
-        engines[index(way)] = try_out(way, host, call, site, trials[index(way)]);
+        engines[index(way)] = try_out(way, host, call, site, options.times.get(), trials[index(way)]);
       options.choice = choose(options.log, trials, site);
       for (const Way way : {Way::peer, Way::nccl})
         if (!options.choice->uses(way)) engines[index(way)].reset();
@@ -87,7 +90,8 @@ struct FastestEngine {
   // Null on all ranks where one of them finds something wrong, whatever that is; `trial` is then that rank's, else the
   // first one's.
   template <Endpoint Host>
-  static std::unique_ptr<DeviceEngine> try_out(Way way, Host& host, const Call& call, DeviceSite site, Trial& trial) {
+  static std::unique_ptr<DeviceEngine> try_out(Way way, Host& host, const Call& call, DeviceSite site,
+                                               FastestTimes* times, Trial& trial) {
     CudaStream stream = site.stream;
     World& world = *site.world;
     const int me = site.world_rank();
@@ -97,8 +101,11 @@ struct FastestEngine {
     try {
       Host by = host.split(call, 0, host.rank());  // whoever throws leaves it, and nobody waits for him
       engine = connect(way, by, call, site);
+      const auto gpus = gather_on_host(by, call, stream.device().gpu());
+      const auto known = times ? times->find(way, gpus) : std::nullopt;
       measure(
-          *engine, call, [&](bool goes_on) { return gather_on_host(by, call, char{goes_on})[0] != 0; }, own);
+          *engine, call, known, [&](bool goes_on) { return gather_on_host(by, call, char{goes_on})[0] != 0; }, own);
+      if (times && own.sound && host.rank() == 0) times->keep(way, gpus, own.seconds);
     } catch (const std::exception& error) {
       own.refuse(error);
     }
@@ -111,9 +118,11 @@ struct FastestEngine {
     return nullptr;
   }
 
-  // Every collective once with small odd sizes, then the time of each, as far as a fraction of a second goes. Leaves in
-  // `trial` what is wrong, or the times. `meet`: all ranks meet, and go on if the first of them does.
-  static void measure(DeviceEngine& engine, const Call& call, const std::function<bool(bool)>& meet, Trial& trial);
+  // Every collective once with small odd sizes, then the time of each, as far as a fraction of a second goes, unless the
+  // first rank has `known` ones. Leaves in `trial` what is wrong, or the times. `meet`: all ranks meet, and go on if the
+  // first of them does.
+  static void measure(DeviceEngine& engine, const Call& call, const std::optional<FastestTimes::Seconds>& known,
+                      const std::function<bool(bool)>& meet, Trial& trial);
   static void settle(CudaStream& stream) noexcept;
   // What all ranks go by, and a line about it in the log.
   static FastestChoice choose(const Log& log, const std::array<Trial, 2>& trials, const DeviceSite& site);

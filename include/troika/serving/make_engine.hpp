@@ -30,9 +30,9 @@ std::unique_ptr<Engine> make_engine_by(RunTransports<Transport> transports, std:
                                                      std::move(transports));
 }
 
-// make(number) makes one of the devices, anew for each engine.
-template <class Transport, class Make>
-ServerDevices server_devices_by(Transport transport, int count, std::uint64_t memory, Make make) {
+// make(number) makes one of the devices, anew for each engine; transports_of(options) are those of an engine's ranks.
+template <class Transports, class Make>
+ServerDevices server_devices_by(Transports transports_of, int count, std::uint64_t memory, Make make) {
   const auto make_all = [make](std::span<const int> numbers) {
     std::vector<decltype(make(0))> devices;
     for (const int number : numbers) devices.push_back(make(number));
@@ -41,14 +41,16 @@ ServerDevices server_devices_by(Transport transport, int count, std::uint64_t me
   return {.count = count,
           .memory = memory,
           .make_engine =
-              [make_all](std::span<const int> numbers, const std::filesystem::path& model, EngineOptions options) {
-                return make_engine(make_all(numbers), model, std::move(options));
+              [transports_of, make_all](std::span<const int> numbers, const std::filesystem::path& model,
+                                        EngineOptions options) {
+                auto transports = transports_of(options);
+                return make_engine_by(std::move(transports), make_all(numbers), model, std::move(options));
               },
           .self_check =
-              [transport, make_all, count] {
+              [transports_of, make_all, count] {
                 std::vector<int> all(static_cast<std::size_t>(count));
                 std::iota(all.begin(), all.end(), 0);
-                return self_check_by(transport, make_all(all));
+                return self_check_by(transports_of({.log = Log::silent()}).steps, make_all(all));
               }};
 }
 
