@@ -2,6 +2,7 @@
 #include "json.hpp"
 
 #include <cmath>
+#include <limits>
 #include <system_error>
 
 #include <troika/models/files/mapped_file.hpp>
@@ -13,20 +14,24 @@ namespace {
 // limit, and a document thousands of levels deep overflows the stack when it is copied.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(Json& root, const std::string& origin) : root_(root), origin_(origin) {}
+  Builder(Json& root, const std::string& origin, std::size_t memory) : root_(root), origin_(origin), left_(memory) {}
 
   bool null() override { return add(nullptr); }
   bool boolean(bool value) override { return add(value); }
   bool number_integer(number_integer_t value) override { return add(value); }
   bool number_unsigned(number_unsigned_t value) override { return add(value); }
   bool number_float(number_float_t value, const string_t&) override { return add(value); }
-  bool string(string_t& value) override { return add(std::move(value)); }
+  bool string(string_t& value) override {
+    spend(sizeof(string_t) + 16 + value.size());
+    return add(std::move(value));
+  }
   bool binary(binary_t&) override { return false; }
   bool start_object(std::size_t) override { return open(Json::object()); }
   bool start_array(std::size_t) override { return open(Json::array()); }
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
+    spend(96 + name.size());
     auto& object = stack_.back()->get_ref<Json::object_t&>();
     const auto [place, inserted] = object.try_emplace(std::move(name), nullptr);
     if (!inserted) bad_file(origin_ + ": the key " + in_quotes(place->first) + " appears twice in one object");
@@ -45,6 +50,7 @@ class Builder : public nlohmann::json_sax<Json> {
       return &root_;
     }
     if (stack_.back()->is_array()) {
+      spend(3 * sizeof(Json));  // a list is copied to one twice as long when it is full
       auto& array = stack_.back()->get_ref<Json::array_t&>();
       return &array.emplace_back(std::forward<T>(value));
     }
@@ -59,6 +65,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool open(Json container) {
     if (stack_.size() >= max_json_depth)
       bad_file(origin_ + " is nested deeper than " + std::to_string(max_json_depth) + " levels");
+    spend(64);
     stack_.push_back(place(std::move(container)));
     return true;
   }
@@ -67,17 +74,26 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
 
+  // Bytes of memory, from above.
+  void spend(std::size_t bytes) {
+    if (bytes > left_) bad_file(origin_ + " has far more values than a file of its kind needs");
+    left_ -= bytes;
+  }
+
   Json& root_;
   const std::string& origin_;
+  std::size_t left_;
   std::vector<Json*> stack_;
   Json* slot_ = nullptr;  // where the value of the last key goes
 };
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& origin) {
+Json parse_json(std::string_view text, const std::string& origin, JsonMemory memory) {
   Json root;
-  Builder builder(root, origin);
+  const bool bounded = memory == JsonMemory::bounded;
+  Builder builder(root, origin,
+                  bounded ? 2 * text.size() + (std::size_t{512} << 10) : std::numeric_limits<std::size_t>::max());
   parse_json_events(text, builder, origin);
   return root;
 }
@@ -97,13 +113,13 @@ void bad_json(const std::string& origin, std::size_t position, const std::except
   bad_file(origin + " is not valid JSON at byte " + std::to_string(position) + ": " + in_quotes(why));
 }
 
-Json read_json(const std::filesystem::path& path, std::size_t max_bytes) {
+Json read_json(const std::filesystem::path& path, std::size_t max_bytes, JsonMemory memory) {
   const MappedFile file = MappedFile::open(path);
   if (file.size() > max_bytes) {
     bad_file(path.string() + " has " + std::to_string(file.size()) + " bytes; at most " + std::to_string(max_bytes) +
              " are accepted for this kind of file");
   }
-  return parse_json({reinterpret_cast<const char*>(file.bytes().data()), file.size()}, path.string());
+  return parse_json({reinterpret_cast<const char*>(file.bytes().data()), file.size()}, path.string(), memory);
 }
 
 bool is_there(const std::filesystem::path& path) {

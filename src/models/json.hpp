@@ -23,9 +23,13 @@ inline constexpr int max_json_depth = 64;
 [[noreturn]] inline void bad_file(const std::string& text) { throw Error(Fault::bad_file, text); }
 [[noreturn]] inline void unsupported(const std::string& text) { throw Error(Fault::unsupported, text); }
 
+// A document takes up to thirty times its text: "[],[],[]". Bounded: no more than twice its text and 512 KiB, which is
+// far more than any config.json needs.
+enum class JsonMemory { any, bounded };
+
 // Error{bad_file} with the position for anything that is not JSON, nested deeper than max_json_depth, or has a key
-// twice.
-Json parse_json(std::string_view text, const std::string& origin);
+// twice; or takes too much memory.
+Json parse_json(std::string_view text, const std::string& origin, JsonMemory memory = JsonMemory::any);
 
 // Hands `text` to a parser of events, which throws for what it does not like. For documents too large for a Json.
 void parse_json_events(std::string_view text, nlohmann::json_sax<Json>& events, const std::string& origin);
@@ -33,7 +37,7 @@ void parse_json_events(std::string_view text, nlohmann::json_sax<Json>& events, 
 [[noreturn]] void bad_json(const std::string& origin, std::size_t position, const std::exception& error);
 
 // The file, at most `max_bytes` long.
-Json read_json(const std::filesystem::path& path, std::size_t max_bytes);
+Json read_json(const std::filesystem::path& path, std::size_t max_bytes, JsonMemory memory = JsonMemory::any);
 
 // Whether there is anything at the path; unlike std::filesystem::exists, never throws.
 bool is_there(const std::filesystem::path& path);

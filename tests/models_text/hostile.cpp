@@ -22,6 +22,12 @@ const std::string model = R"("model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},
 std::string with(const std::string& part) { return "{" + model + "," + part + "}"; }
 std::string model_of(const std::string& fields) { return "{\"model\":{" + fields + "}}"; }
 
+std::string repeated(const std::string& text, int times) {
+  std::string all;
+  for (int i = 0; i < times; ++i) all += text;
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("A hostile tokenizer.json is one clear error") {
@@ -48,6 +54,7 @@ TEST_CASE("A hostile tokenizer.json is one clear error") {
       {model_of(R"("type":"BPE","vocab":{"a":-1},"merges":[])"), "the id of 'a' is -1"},
       {model_of(R"("type":"BPE","vocab":{"a":2147483647},"merges":[])"), "the id of 'a' is 2147483647"},
       {model_of(R"("type":"BPE","vocab":{"a":4294967296},"merges":[])"), "the id of 'a'"},
+      {model_of(R"("type":"BPE","vocab":{"a":4099},"merges":[])"), "valid values are the integers 0 to 4098"},
       {model_of(R"("type":"BPE","vocab":{"a":1e300},"merges":[])"), "the id of 'a'"},
       {model_of(R"("type":"BPE","vocab":{"a":"0"},"merges":[])"), "the id of 'a' is '0'"},
       {model_of(R"("type":"BPE","vocab":{"a":0,"b":1},"merges":["a b"])"), "'ab', which the vocabulary lacks"},
@@ -87,6 +94,9 @@ TEST_CASE("A hostile tokenizer.json is one clear error") {
       {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a"},"behavior":"Isolated"})"),
        "is not valid at byte"},
       {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":""},"behavior":"Isolated"})"), "a pattern has 1 to"},
+      {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":")" + repeated(R"(\\w)", 300) + R"("}})"),
+       "too many of"},
+      {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"((a{99}){99}){99}"}})"), "is not valid at byte"},
       {with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\C"},"behavior":"Isolated"})"),
        "is not valid at byte"},
       {with(R"("pre_tokenizer":{"type":"Split","pattern":{"String":"x"},"behavior":"Sideways"})"), "valid are Removed"},
@@ -145,6 +155,13 @@ TEST_CASE("An expression that backtracks without end is stopped") {
   const auto tokenizer = Tokenizer::parse(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+$|(a|aa)+x"},"behavior":"Isolated"})"));
   CHECK_THROWS_WITH(tokenizer.encode(std::string(200, 'a') + "b"), ContainsSubstring("cannot be run on this text"));
+}
+
+TEST_CASE("An expression that needs memory for each character is stopped") {
+  const auto tokenizer = Tokenizer::parse(
+      with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"((a|b)(a|b))*c|a"},"behavior":"Isolated"})"));
+  CHECK(tokenizer.encode("abaa").size() == 4);
+  CHECK_THROWS_WITH(tokenizer.encode(std::string(1'000'000, 'a')), ContainsSubstring("cannot be run on this text"));
 }
 
 TEST_CASE("A merge that makes its own parts again ends") {

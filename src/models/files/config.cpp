@@ -342,7 +342,7 @@ void read_sentence_transformers(const std::filesystem::path& folder, ModelConfig
   const auto list = folder / "modules.json";
   auto pooling = folder / "1_Pooling" / "config.json";
   if (is_there(list)) {
-    const Json modules = read_json(list, max_config_bytes);
+    const Json modules = read_json(list, max_config_bytes, JsonMemory::bounded);
     if (!modules.is_array()) bad_file(list.string() + " must be a list, not " + shown(modules));
     for (const auto& entry : modules) {
       const Fields module(entry, list.string());
@@ -364,11 +364,11 @@ void read_sentence_transformers(const std::filesystem::path& folder, ModelConfig
     }
   }
   if (is_there(pooling)) {
-    const Json document = read_json(pooling, max_config_bytes);
+    const Json document = read_json(pooling, max_config_bytes, JsonMemory::bounded);
     model.pooling = pooling_of(Fields(document, pooling.string()));
   }
   if (const auto path = folder / "sentence_bert_config.json"; is_there(path)) {
-    const Json document = read_json(path, max_config_bytes);
+    const Json document = read_json(path, max_config_bytes, JsonMemory::bounded);
     const Fields config(document, path.string());
     if (config.has("max_seq_length")) {
       model.max_sequence = std::min(config.integer("max_seq_length", 1, max_positions), model.max_position_embeddings);
@@ -379,7 +379,7 @@ void read_sentence_transformers(const std::filesystem::path& folder, ModelConfig
 }  // namespace
 
 ModelConfig ModelConfig::parse(std::string_view json, const std::string& origin) {
-  const Json document = parse_json(json, origin);
+  const Json document = parse_json(json, origin, JsonMemory::bounded);
   return parse_config(Fields(document, origin));
 }
 
@@ -390,10 +390,10 @@ ModelConfig ModelConfig::load(const std::filesystem::path& folder) {
     bad_file((is_there(folder) ? folder.string() + " is not a model folder: it has no config.json"
                                : "there is no folder " + folder.string() + " (config.json was looked for in it)"));
   }
-  const Json document = read_json(path, max_config_bytes);
+  const Json document = read_json(path, max_config_bytes, JsonMemory::bounded);
   ModelConfig model = parse_config(Fields(document, path.string()));
   if (const auto generation = folder / "generation_config.json"; is_there(generation)) {
-    const Json extra = read_json(generation, max_config_bytes);
+    const Json extra = read_json(generation, max_config_bytes, JsonMemory::bounded);
     const Fields config(extra, generation.string());
     if (config.has("bos_token_id")) model.bos_token_id = token_id(config, "bos_token_id");
     if (config.has("pad_token_id")) model.pad_token_id = token_id(config, "pad_token_id");

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <limits>
-#include <unordered_set>
+#include <utility>
 
 #include "../json.hpp"
 
@@ -25,12 +25,18 @@ constexpr Kind kinds[] = {
     {"U64", 64, {}},         {"C64", 64, {}},
 };
 
+constexpr std::string_view metadata_key = "__metadata__";
+constexpr std::size_t metadata_entry_bytes = 128;  // in memory, beside the text
+// "":{"dtype":"U8","shape":[],"data_offsets":[0,1]},
+constexpr std::size_t min_tensor_bytes = 50;
+
 // Takes the header as parser events, straight into TensorInfo: a header of the largest size never becomes a document
 // tree.
 //   { "__metadata__": {key: string...}, name: {"dtype": string, "shape": [integer...], "data_offsets": [begin, end]}... }
 class Reader : public nlohmann::json_sax<Json> {
  public:
-  Reader(SafetensorsHeader& header, std::string origin) : header_(header), origin_(std::move(origin)) {}
+  Reader(SafetensorsHeader& header, std::size_t bytes, std::string origin)
+      : header_(header), origin_(std::move(origin)), metadata_left_(bytes + (std::size_t{512} << 10)) {}
 
   bool null() override { return misplaced("null"); }
   bool boolean(bool) override { return misplaced("true or false"); }
@@ -59,6 +65,7 @@ class Reader : public nlohmann::json_sax<Json> {
 
   bool string(string_t& value) override {
     if (state_ == State::metadata) {
+      spend_on_metadata(key_.size() + value.size() + metadata_entry_bytes);
       header_.metadata[key_] = std::move(value);
       return true;
     }
@@ -72,9 +79,10 @@ class Reader : public nlohmann::json_sax<Json> {
   bool start_object(std::size_t) override {
     if (state_ == State::before)
       state_ = State::top;
-    else if (state_ == State::top && key_ == "__metadata__")
+    else if (state_ == State::top && key_ == metadata_key) {
+      if (std::exchange(has_metadata_, true)) bad_file(origin_ + ": __metadata__ appears twice");
       state_ = State::metadata;
-    else if (state_ == State::top) {
+    } else if (state_ == State::top) {
       state_ = State::tensor;
       tensor_ = {};
       tensor_.name = key_;
@@ -116,9 +124,7 @@ class Reader : public nlohmann::json_sax<Json> {
 
   bool key(string_t& name) override {
     switch (state_) {
-      case State::top:
-        if (!names_.insert(name).second) bad_file(origin_ + ": the tensor " + in_quotes(name) + " appears twice");
-        break;
+      case State::top: break;  // tensors that are there twice are found when all are sorted
       case State::metadata:
         if (header_.metadata.contains(name))
           bad_file(origin_ + ": __metadata__ has the key " + in_quotes(name) + " twice");
@@ -155,6 +161,12 @@ class Reader : public nlohmann::json_sax<Json> {
       case State::tensor: break;
     }
     fail("has " + what + " as its " + key_);
+  }
+
+  // Many short entries would take many times the memory of their text; files have a few, perhaps long ones.
+  void spend_on_metadata(std::size_t bytes) {
+    if (bytes > metadata_left_) bad_file(origin_ + ": __metadata__ has far more entries than files have");
+    metadata_left_ -= bytes;
   }
 
   void finish() {
@@ -195,7 +207,8 @@ class Reader : public nlohmann::json_sax<Json> {
   std::string origin_;
   State state_ = State::before;
   std::string key_;
-  std::unordered_set<std::string> names_;
+  bool has_metadata_ = false;
+  std::size_t metadata_left_;
   TensorInfo tensor_;
   std::vector<std::int64_t> extents_;
   int offsets_ = 0;
@@ -228,15 +241,30 @@ void check_coverage(const std::vector<TensorInfo>& tensors, std::uint64_t data_b
   }
 }
 
+// No fewer than the header has tensors, and no more than fit into it.
+std::size_t most_tensors(std::string_view json) {
+  std::size_t objects = 0;
+  bool in_string = false;
+  for (std::size_t at = 0; at < json.size(); ++at) {
+    if (json[at] == '"') in_string = !in_string;
+    if (json[at] == '\\') ++at;
+    if (!in_string && at < json.size() && json[at] == '{') ++objects;
+  }
+  return std::min(objects, json.size() / min_tensor_bytes + 1);
+}
+
 }  // namespace
 
 SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes, const std::string& origin) {
   if (json.empty() || json.front() != '{') bad_file(origin + ": the header does not begin with '{'");
   SafetensorsHeader header;
-  Reader reader(header, origin);
+  header.tensors.reserve(most_tensors(json));  // at once, since growing takes three times as much
+  Reader reader(header, json.size(), origin);
   parse_json_events(json, reader, origin + ": the header");
-  check_coverage(header.tensors, data_bytes, origin);
   std::ranges::sort(header.tensors, {}, &TensorInfo::name);
+  const auto twice = std::ranges::adjacent_find(header.tensors, {}, &TensorInfo::name);
+  if (twice != header.tensors.end()) bad_file(origin + ": the tensor " + in_quotes(twice->name) + " appears twice");
+  check_coverage(header.tensors, data_bytes, origin);
   return header;
 }
 

@@ -11,9 +11,10 @@
 
 namespace troika::models {
 
-// A text may not grow beyond this: a chain of replacements in a hostile file doubles it with each one.
-inline constexpr std::size_t max_growth = 64;
-inline constexpr std::size_t longest_result(std::size_t bytes) { return bytes * max_growth + (std::size_t{1} << 16); }
+// A text may not grow beyond this: a chain of replacements in a hostile file doubles it with each one. Of what files
+// need, NFKD takes most: U+FDFA becomes eleven times as long.
+inline constexpr std::size_t max_growth = 16;
+inline constexpr std::size_t longest_result(std::size_t bytes) { return bytes * max_growth + (std::size_t{1} << 12); }
 
 // What happens to a text before it is split: the "normalizer" of a tokenizer.json, as a list of steps.
 class Normalizer {

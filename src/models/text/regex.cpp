@@ -2,6 +2,9 @@
 #include "regex.hpp"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <new>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -13,7 +16,10 @@
 namespace troika::models {
 namespace {
 
-constexpr std::size_t max_pattern_bytes = 1 << 15;
+constexpr std::size_t max_pattern_bytes = 1 << 12, max_translated_bytes = 1 << 15;
+// What an expression takes once it is compiled, and most of all while it is; and one match of it, beside four times the
+// text. A few bytes of a pattern can ask for much more.
+constexpr std::size_t max_compiled_bytes = std::size_t{512} << 10, max_match_bytes = std::size_t{256} << 10;
 // Steps of one match. The known tokenizers take a handful; the limit is for expressions that backtrack without end.
 constexpr std::uint32_t max_steps = 2'000'000;
 
@@ -23,10 +29,12 @@ constexpr std::string_view spaces = R"(\p{Z}\x{09}-\x{0d}\x{85})";
 constexpr std::string_view words =
     R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
 
-std::string translated(std::string_view pattern) {
+std::string translated(std::string_view pattern, const std::string& where) {
   std::string out;
   bool in_class = false;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (out.size() > max_translated_bytes)
+      bad_file(where + ": the pattern " + in_quotes(pattern) + " has too many of \\s, \\S, \\w and \\W");
     const char c = pattern[i];
     if (c == '\\' && i + 1 < pattern.size()) {
       const char kind = pattern[++i];
@@ -71,6 +79,42 @@ struct Deleter {
 template <class T, auto Free>
 using Owner = std::unique_ptr<T, Deleter<Free>>;
 
+// Memory that PCRE2 may take, up to a limit: beyond it there is none.
+class Budget {
+ public:
+  explicit Budget(std::size_t bytes) : left_(bytes), context_(pcre2_general_context_create(take, give, this)) {
+    if (!context_) throw std::bad_alloc();
+  }
+  Budget(const Budget&) = delete;
+  Budget& operator=(const Budget&) = delete;
+
+  pcre2_general_context* context() const { return context_.get(); }
+
+ private:
+  static constexpr std::size_t header = alignof(std::max_align_t);  // holds the size
+
+  static void* take(std::size_t size, void* self) {
+    auto& left = static_cast<Budget*>(self)->left_;
+    if (size > left) return nullptr;
+    auto* const p = static_cast<std::byte*>(std::malloc(header + size));
+    if (p == nullptr) return nullptr;
+    left -= size;
+    std::memcpy(p, &size, sizeof size);
+    return p + header;
+  }
+  static void give(void* data, void* self) {
+    if (data == nullptr) return;
+    auto* const p = static_cast<std::byte*>(data) - header;
+    std::size_t size = 0;
+    std::memcpy(&size, p, sizeof size);
+    static_cast<Budget*>(self)->left_ += size;
+    std::free(p);
+  }
+
+  std::size_t left_;
+  Owner<pcre2_general_context, pcre2_general_context_free> context_;
+};
+
 std::string message_of(int number) {
   PCRE2_UCHAR text[256] = {};
   pcre2_get_error_message(number, text, sizeof(text));
@@ -80,6 +124,7 @@ std::string message_of(int number) {
 }  // namespace
 
 struct Regex::Code {
+  Budget budget{max_compiled_bytes};
   Owner<pcre2_code, pcre2_code_free> code;
 };
 
@@ -88,12 +133,13 @@ Regex::Regex(const std::string& pattern, std::string where) : where_(std::move(w
     bad_file(where_ + ": a pattern has 1 to " + std::to_string(max_pattern_bytes) + " bytes, not " +
              std::to_string(pattern.size()));
   }
-  const auto text = translated(pattern);
-  const Owner<pcre2_compile_context, pcre2_compile_context_free> context(pcre2_compile_context_create(nullptr));
+  const auto text = translated(pattern, where_);
+  auto code = std::make_shared<Code>();
+  const Owner<pcre2_compile_context, pcre2_compile_context_free> context(
+      pcre2_compile_context_create(code->budget.context()));
   if (!context) throw std::bad_alloc();
   int error = 0;
   std::size_t at = 0;
-  auto code = std::make_shared<Code>();
   code->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                                  PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_UTF_CHECK, &error, &at,
                                  context.get()));
@@ -101,7 +147,8 @@ Regex::Regex(const std::string& pattern, std::string where) : where_(std::move(w
     bad_file(where_ + ": the pattern " + in_quotes(pattern) + " is not valid at byte " + std::to_string(at) + ": " +
              message_of(error));
   }
-  pcre2_jit_compile(code->code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter runs the same code
+  // Where there is no JIT, or no memory for it, the interpreter runs the same code.
+  pcre2_jit_compile(code->code.get(), PCRE2_JIT_COMPLETE);
   code_ = std::move(code);
 }
 
@@ -117,11 +164,12 @@ Regex Regex::literal(std::string_view text, std::string where) {
 
 std::vector<Match> Regex::find_all(std::string_view text) const {
   const auto* code = code_->code.get();
-  const Owner<pcre2_match_data, pcre2_match_data_free> data(pcre2_match_data_create_from_pattern(code, nullptr));
+  const Budget budget(max_match_bytes + 4 * text.size());
+  const Owner<pcre2_match_data, pcre2_match_data_free> data(
+      pcre2_match_data_create_from_pattern(code, budget.context()));
   const Owner<pcre2_match_context, pcre2_match_context_free> context(pcre2_match_context_create(nullptr));
   if (!data || !context) throw std::bad_alloc();
   pcre2_set_match_limit(context.get(), max_steps);
-  pcre2_set_heap_limit(context.get(), 64 << 10);  // KiB
 
   std::vector<Match> matches;
   std::size_t at = 0, last_end = unicode::npos;

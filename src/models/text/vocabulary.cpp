@@ -9,7 +9,7 @@ namespace troika::models {
 namespace {
 
 // Ids may have gaps, but not so that a short file asks for much memory.
-std::int64_t highest_id(std::size_t tokens) { return static_cast<std::int64_t>(tokens) * 2 + (1 << 18); }
+std::int64_t highest_id(std::size_t tokens) { return static_cast<std::int64_t>(tokens) * 2 + 4096; }
 
 }  // namespace
 
