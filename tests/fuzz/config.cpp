@@ -7,11 +7,17 @@
 #include <troika/core/error.hpp>
 #include <troika/models/files/config.hpp>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace troika;
-  using namespace troika::models;
+#include "bounded.hpp"
+#include "mutate_json.hpp"
+
+namespace {
+
+using namespace troika;
+using namespace troika::models;
+
+void read_config(std::string_view json) {
   try {
-    const auto config = ModelConfig::parse({reinterpret_cast<const char*>(data), size});
+    const auto config = ModelConfig::parse(json);
     const bool sound = config.hidden_size > 0 && config.layers > 0 && config.heads > 0 && config.kv_heads > 0 &&
                        config.heads % config.kv_heads == 0 && config.head_dim > 0 && config.vocab_size > 0 &&
                        config.intermediate_size > 0 && config.norm_eps >= 0 && config.rope_theta > 0;
@@ -21,5 +27,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
   } catch (const Error&) {
   }
-  return 0;
+}
+
+}  // namespace
+
+namespace troika::fuzz {
+Framed framed(std::string_view input) { return {{}, input}; }
+void mend(std::string&, std::string&, Random&) {}
+}  // namespace troika::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  return fuzz::bounded(size, [&] { read_config({reinterpret_cast<const char*>(data), size}); });
 }

@@ -10,15 +10,18 @@
 #include <troika/models/text/stream_decoder.hpp>
 #include <troika/models/text/tokenizer.hpp>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace troika;
-  using namespace troika::models;
-  const std::string_view input(reinterpret_cast<const char*>(data), size);
-  const auto end = std::min(input.find('\0'), input.size());
-  const std::string_view text = end < input.size() ? input.substr(end + 1) : "a <s> Zoë 12\n天😀 ab";
+#include "bounded.hpp"
+#include "mutate_json.hpp"
+
+namespace {
+
+using namespace troika;
+using namespace troika::models;
+
+void use_tokenizer(std::string_view json, std::string_view text) {
   try {
-    const auto tokenizer = Tokenizer::parse(input.substr(0, end));
-    const auto ids = tokenizer.encode(text.substr(0, 4096));
+    const auto tokenizer = Tokenizer::parse(json);
+    const auto ids = tokenizer.encode(text);
     for (const auto id : ids) {
       if (id < 0 || id >= tokenizer.vocab_size()) std::abort();
     }
@@ -28,5 +31,20 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     stream.finish();
   } catch (const Error&) {
   }
-  return 0;
+}
+
+}  // namespace
+
+namespace troika::fuzz {
+Framed framed(std::string_view input) {
+  const auto json = input.substr(0, input.find('\0'));
+  return {{}, json, input.substr(json.size())};
+}
+void mend(std::string&, std::string&, Random&) {}
+}  // namespace troika::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto input = fuzz::framed({reinterpret_cast<const char*>(data), size});
+  const std::string_view text = input.after.empty() ? "a <s> Zoë 12\n天😀 ab" : input.after.substr(1, 4096);
+  return fuzz::bounded(size, [&] { use_tokenizer(input.json, text); });
 }
