@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -23,6 +24,18 @@ struct PlainMlp {
 };
 
 namespace detail {
+// Two stages as one.
+template <Device D>
+struct UpGeluTanh {
+  static constexpr std::string_view name = "column_parallel_linear, gelu_tanh";
+  const ColumnParallelLinear<D>& up;
+
+  template <class S>
+  DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+    return up.with_gelu_tanh(x, stream);
+  }
+};
+
 // then(stages...) with the stages of an MLP.
 template <Device D, class Then>
 auto with_mlp(const GatedMlp<D>& mlp, Then&& then) {
@@ -30,7 +43,13 @@ auto with_mlp(const GatedMlp<D>& mlp, Then&& then) {
 }
 template <Device D, class Then>
 auto with_mlp(const PlainMlp<D>& mlp, Then&& then) {
-  return mlp.activation == Activation::gelu_tanh ? then(mlp.up, gelu_tanh, mlp.down) : then(mlp.up, gelu, mlp.down);
+  if (mlp.activation == Activation::gelu) return then(mlp.up, gelu, mlp.down);
+  if constexpr (requires(typename D::Stream s, View<const float> x, View<float> y) {
+                  linear_gelu_tanh(s, x, mlp.up.weight(), y);
+                })
+    return then(UpGeluTanh<D>{mlp.up}, mlp.down);
+  else
+    return then(mlp.up, gelu_tanh, mlp.down);
 }
 template <Device D, class Then>
 auto with_mlp(const Experts<D>& mlp, Then&& then) {

@@ -161,6 +161,16 @@ class ColumnParallelLinear {
     return y;
   }
 
+  // gelu_tanh of what it gives, on devices that do both in one.
+  template <class S>
+  DTensor<float, Shard<1>, D> with_gelu_tanh(const DTensor<float, Replicate, D>& x, S& stream) const {
+    detail::check_input(name, x.shape(), weight_.shape()[1]);
+    DTensor<float, Shard<1>, D> y(Tensor<float, D>(stream.device(), {x.shape()[0], weight_.shape()[0]}), partition_,
+                                  rank_);
+    linear_gelu_tanh(stream, x.local(), weight_, y.local(), bias_.data());
+    return y;
+  }
+
   const Weight<D>& weight() const { return weight_; }
   const Partition& partition() const { return partition_; }
 

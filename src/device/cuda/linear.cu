@@ -9,6 +9,7 @@
 #include <kernels/map.cuh>
 #include <kernels/widen.cuh>
 #include <troika/device/checks.hpp>
+#include <troika/device/cuda/elementwise.hpp>
 #include <troika/device/cuda/linear.hpp>
 
 #include "products.hpp"
@@ -49,10 +50,11 @@ struct Stored {
   Shape shape;
 };
 
-// x and w as `Element`, the latter panel by panel if it is stored otherwise. False if cuBLASLt has no such product.
+// x and w as `Element`, the latter panel by panel if it is stored otherwise. False if cuBLASLt has no such product. Where
+// it only has none with gelu_tanh, that is false afterwards, and not done.
 template <class Element>
 bool multiply_many(CudaStream& stream, cuda::Product::Type type, View<const float> x, const Stored& w, View<float> y,
-                   const float* bias) {
+                   const float* bias, bool& gelu_tanh) {
   CudaDevice& device = stream.device();
   cuda::Queue& queue = device.queue();
   const auto on = queue.stream();
@@ -68,8 +70,11 @@ bool multiply_many(CudaStream& stream, cuda::Product::Type type, View<const floa
     rows = x_buffer.data();
   }
   const auto product = [&](const void* weights, std::int64_t first, std::int64_t count) {
-    return queue.products().multiply(
-        {type, rows, weights, bias ? bias + first : nullptr, y.data() + first, m, count, k, n}, on);
+    cuda::Product part{type, rows, weights, bias ? bias + first : nullptr, y.data() + first, m, count, k, n, gelu_tanh};
+    if (queue.products().multiply(part, on)) return true;
+    if (!gelu_tanh || first > 0) return false;
+    part.gelu_tanh = gelu_tanh = false;
+    return queue.products().multiply(part, on);
   };
   if (weight_type_of(dtype_of<Element>) == w.type) return product(w.data, 0, n);
   const std::int64_t fit = panel_bytes / (k * static_cast<std::int64_t>(sizeof(Element))) / 16 * 16;
@@ -101,26 +106,34 @@ void multiply_few(CudaStream& stream, const cuda::GemvArguments& a, WeightType t
   });
 }
 
-void multiply(CudaStream& stream, View<const float> x, const Stored& w, View<float> y, const float* bias) {
+void multiply(CudaStream& stream, View<const float> x, const Stored& w, View<float> y, const float* bias,
+              bool gelu_tanh = false) {
   kernels::check_linear(x.shape(), w.shape, y.shape());
   const std::int64_t m = x.shape()[0], n = y.shape()[1], k = x.shape()[1];
   if (m == 0 || n == 0) return;
-  const auto many = [&] {
+  const bool exact = stream.device().options().precision == Precision::exact;
+  const auto many = [&](bool& gelu) {
     using Type = cuda::Product::Type;
-    const bool exact = stream.device().options().precision == Precision::exact;
-    if (exact) return multiply_many<float>(stream, Type::f32, x, w, y, bias);
-    if (w.type == WeightType::f32) return multiply_many<float>(stream, Type::tf32, x, w, y, bias);
-    if (w.type == WeightType::f16) return multiply_many<f16>(stream, Type::f16, x, w, y, bias);
-    return multiply_many<bf16>(stream, Type::bf16, x, w, y, bias);
+    if (exact) return multiply_many<float>(stream, Type::f32, x, w, y, bias, gelu);
+    if (w.type == WeightType::f32) return multiply_many<float>(stream, Type::tf32, x, w, y, bias, gelu);
+    if (w.type == WeightType::f16) return multiply_many<f16>(stream, Type::f16, x, w, y, bias, gelu);
+    return multiply_many<bf16>(stream, Type::bf16, x, w, y, bias, gelu);
   };
-  const bool few = m <= (is_quantised(w.type) ? few_rows_of_quantised : few_rows);
-  if (few || k == 0 || !many()) multiply_few(stream, {w.data, x.data(), y.data(), m, n, k, bias}, w.type);
+  const bool few = k == 0 || m <= (is_quantised(w.type) ? few_rows_of_quantised : few_rows);
+  // How exact cuBLASLt's gelu is, is said nowhere.
+  bool in_one = gelu_tanh && !few && !exact;
+  if (few || !many(in_one)) {
+    multiply_few(stream, {w.data, x.data(), y.data(), m, n, k, bias}, w.type);
+    in_one = false;
+  }
+  if (gelu_tanh && !in_one) apply_gelu_tanh(stream, y, y);
 }
 
 template <class T>
 Stored stored(WeightType type, View<const T> w) {
   return {type, reinterpret_cast<const std::uint8_t*>(w.data()), w.shape()};
 }
+Stored stored(QuantisedView w) { return {w.type, reinterpret_cast<const std::uint8_t*>(w.data), w.shape()}; }
 
 }  // namespace
 
@@ -134,10 +147,15 @@ void linear(CudaStream& stream, View<const float> x, View<const bf16> w, View<fl
   multiply(stream, x, stored(WeightType::bf16, w), y, bias);
 }
 void linear(CudaStream& stream, View<const float> x, QuantisedView w, View<float> y, const float* bias) {
-  multiply(stream, x, {w.type, reinterpret_cast<const std::uint8_t*>(w.data), w.shape()}, y, bias);
+  multiply(stream, x, stored(w), y, bias);
 }
 void linear(CudaStream&, View<const float>, PanelView, View<float>, const float*) {
   throw Error(Fault::unsupported, "weights in panels: panels are an order of x86 processors");
+}
+
+void linear_gelu_tanh(CudaStream& stream, View<const float> x, const Weight<CudaDevice>& w, View<float> y,
+                      const float* bias) {
+  multiply(stream, x, stored({w.type(), w.data(), w.shape()}), y, bias, true);
 }
 
 }  // namespace troika

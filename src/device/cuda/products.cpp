@@ -43,6 +43,12 @@ cudaDataType_t stored(Product::Type type) {
   }
 }
 
+// cuBLASLt's GELU is the approximation by tanh.
+cublasLtEpilogue_t epilogue_of(const Product& p) {
+  if (p.gelu_tanh) return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+  return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 template <class T, cublasStatus_t (*destroy)(T*)>
 struct Destroy {
   void operator()(T* object) const { (void)destroy(object); }
@@ -55,7 +61,7 @@ using Layout = Owned<cublasLtMatrixLayoutOpaque_t, cublasLtMatrixLayoutDestroy>;
 using Preference = Owned<cublasLtMatmulPreferenceOpaque_t, cublasLtMatmulPreferenceDestroy>;
 
 // Shape, types, and by how much the addresses can be divided: algorithms depend on it.
-using Key = std::array<std::int64_t, 9>;
+using Key = std::array<std::int64_t, 10>;
 
 Key key_of(const Product& p) {
   return {static_cast<std::int64_t>(p.type),
@@ -63,10 +69,11 @@ Key key_of(const Product& p) {
           p.n,
           p.k,
           p.y_step,
-          p.bias ? 1 : 0,
+          p.bias ? alignment_of(p.bias) : 0,
           alignment_of(p.x),
           alignment_of(p.w),
-          alignment_of(p.y)};
+          alignment_of(p.y),
+          p.gelu_tanh};
 }
 
 Layout make_layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t step) {
@@ -96,10 +103,8 @@ Plan make(cublasLtHandle_t handle, const Product& p, const Key& key) {
   plan.operation.reset(operation);
   set(operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
   set(operation, CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N);
-  if (p.bias) {
-    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
-  }
+  set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p));
+  if (p.bias) set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
   const auto type = stored(p.type);
   plan.w = make_layout(type, p.k, p.n, p.k);
   plan.x = make_layout(type, p.k, p.m, p.k);

@@ -10,7 +10,7 @@
 
 namespace troika::cuda {
 
-// y = x wT + bias, rows of `y_step` floats. tf32: f32 in memory, rounded to 11 bits where they are multiplied.
+// y = x wT + bias, or gelu_tanh of it, rows of `y_step` floats. tf32: f32 in memory, rounded to 11 bits where they are multiplied.
 struct Product {
   enum class Type : std::uint8_t { f32, tf32, bf16, f16 };  // of x and w
   Type type;
@@ -19,6 +19,7 @@ struct Product {
   const float* bias;  // (n), or null
   float* y;           // (m, n)
   std::int64_t m, n, k, y_step;
+  bool gelu_tanh = false;
 };
 
 // The products of one device by cuBLASLt. What it advises for a shape is asked for once and kept.

@@ -2,6 +2,7 @@
 #include <cublasLt.h>
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <mutex>
 
@@ -18,6 +19,8 @@ struct cublasLtMatmulDescOpaque_t {
   cublasOperation_t a = CUBLAS_OP_N, b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const float* bias = nullptr;
+
+  bool has(cublasLtEpilogue_t part) const { return (epilogue & part) != 0; }
 };
 struct cublasLtMatrixLayoutOpaque_t {
   cudaDataType type;
@@ -129,15 +132,18 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
                                                                               : CUBLAS_STATUS_INVALID_VALUE;
   });
 }
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
-                                              cublasLtMatmulPreference_t, int wanted,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t, int wanted,
                                               cublasLtMatmulHeuristicResult_t* results, int* count) {
   return call([&](Driver&) {
-    // 16-bit rows that do not begin at whole words have no algorithm here, so that there are such shapes.
-    const bool known = wanted > 0 && (a->type == CUDA_R_32F || a->step % 2 == 0);
+    // 16-bit rows that do not begin at whole words have no algorithm here, nor have odd numbers of rows with GELU, so
+    // that there are such shapes.
+    const bool known = wanted > 0 && (a->type == CUDA_R_32F || a->step % 2 == 0) &&
+                       (!operation->has(CUBLASLT_EPILOGUE_GELU) || d->rows % 2 == 0);
     *count = known ? 1 : 0;
     if (known) results[0] = {};
+    if (known) results[0].algo.data[0] = static_cast<std::uint64_t>(operation->epilogue);
     return known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
   });
 }
@@ -145,8 +151,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
                               cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout,
                               const void* beta, const void* c, cublasLtMatrixLayout_t, void* d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t*, void*, std::size_t,
-                              cudaStream_t stream) {
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm, void*,
+                              std::size_t, cudaStream_t stream) {
   return call([&](Driver& driver) {
     auto* const known = driver.find(stream);
     const auto op = *operation;
@@ -159,20 +165,24 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
     const bool there = driver.memory.holding(a, A.bytes()) && driver.memory.holding(b, B.bytes()) &&
                        driver.memory.holding(d, D.bytes());
     const bool plain = *static_cast<const float*>(alpha) == 1 && *static_cast<const float*>(beta) == 0 && c == d;
-    if (!known || !fits || !there || !plain) {
-      driver.problem("a product of matrices that do not fit, or are not there");
+    const bool advised =
+        algorithm->data[0] == static_cast<std::uint64_t>(op.epilogue) && (!op.has(CUBLASLT_EPILOGUE_BIAS) || op.bias);
+    if (!known || !fits || !there || !plain || !advised) {
+      driver.problem("a product of matrices that do not fit, or are not there, or by the algorithm of another");
       return CUBLAS_STATUS_INVALID_VALUE;
     }
     const bool tf32 = op.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
     const auto multiply = [=] {
       for (std::int64_t j = 0; j < D.columns; ++j) {
         for (std::int64_t i = 0; i < D.rows; ++i) {
-          double sum = op.epilogue == CUBLASLT_EPILOGUE_BIAS ? double{op.bias[i]} : 0.0;
+          double sum = op.has(CUBLASLT_EPILOGUE_BIAS) ? double{op.bias[i]} : 0.0;
           for (std::int64_t p = 0; p < k; ++p) {
             const std::int64_t at_a = op.a == CUBLAS_OP_T ? i * A.step + p : p * A.step + i;
             const std::int64_t at_b = op.b == CUBLAS_OP_T ? p * B.step + j : j * B.step + p;
             sum += number(a, at_a, A.type, tf32) * number(b, at_b, B.type, tf32);
           }
+          if (op.has(CUBLASLT_EPILOGUE_GELU))
+            sum *= 0.5 * (1 + std::tanh(0.79788456 * (sum + 0.044715 * sum * sum * sum)));
           static_cast<float*>(d)[j * D.step + i] = static_cast<float>(sum);
         }
       }

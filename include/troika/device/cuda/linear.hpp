@@ -21,4 +21,8 @@ void linear(CudaStream& stream, View<const float> x, QuantisedView w, View<float
 // Panels are an order of the host's: Error{unsupported}.
 void linear(CudaStream& stream, View<const float> x, PanelView w, View<float> y, const float* bias = nullptr);
 
+// linear, and then gelu_tanh in place: many rows in one call with Precision::fast, where cuBLASLt has it for the shape.
+void linear_gelu_tanh(CudaStream& stream, View<const float> x, const Weight<CudaDevice>& w, View<float> y,
+                      const float* bias = nullptr);
+
 }  // namespace troika
