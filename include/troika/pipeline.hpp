@@ -145,6 +145,29 @@ class Pipeline {
   }
 
  private:
+  // A stage may do what comes before it or after it together with itself: next.gathered(pipeline, x) where x comes to it by
+  // to<Replicate>, stage.then(pipeline, x, next).
+  template <class X, class Stage, class Next, class... Rest>
+  requires(std::same_as<std::remove_cvref_t<Stage>, To<Replicate>>&& requires(
+      Pipeline& pipeline, X&& x, const std::remove_reference_t<Next>& next) {
+    next.gathered(pipeline, x);
+  }) auto fold(X&& x, Stage&&, Next&& next, Rest&&... rest) {
+    return fold_on(next.gathered(*this, x), std::forward<Rest>(rest)...);
+  }
+  template <class X, class Stage, class Next, class... Rest>
+  requires requires(Pipeline& pipeline, X&& x, const std::remove_reference_t<Stage>& stage, Next&& next) {
+    stage.then(pipeline, x, next);
+  }
+  auto fold(X&& x, Stage&& stage, Next&& next, Rest&&... rest) {
+    return fold_on(stage.then(*this, x, next), std::forward<Rest>(rest)...);
+  }
+  template <class X, class... Rest>
+  auto fold_on(X&& x, Rest&&... rest) {
+    if constexpr (sizeof...(Rest) == 0)
+      return std::forward<X>(x);
+    else
+      return fold(std::forward<X>(x), std::forward<Rest>(rest)...);
+  }
   template <class X, class Stage, class... Rest>
   auto fold(X&& x, Stage&& stage, Rest&&... rest) {
     using Result = decltype(apply(std::forward<X>(x), stage));

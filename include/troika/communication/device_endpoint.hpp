@@ -155,6 +155,7 @@ class DeviceEndpoint {
     const bool in_pieces = stream.end_piece();
     agree(call);
     told();
+    stream.keep_pace();
     // The next piece may be made only when all devices have been told what others wait for in this call.
     if (in_pieces) host_.agree(call);
   }

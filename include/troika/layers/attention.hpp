@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
@@ -13,6 +14,7 @@
 #include <troika/device/attention_mask.hpp>
 #include <troika/device/kv_rows.hpp>
 #include <troika/device/rotary_table.hpp>
+#include <troika/device/second_stream.hpp>
 #include <troika/layers/kv_cache.hpp>
 #include <troika/layers/linear.hpp>
 #include <troika/sync/dtensor.hpp>
@@ -57,8 +59,8 @@ struct AttentionContext {
   std::int64_t window = 0;                    // tokens that one sees, itself included; 0: all before it
 };
 
-// Attention on this rank's heads: Replicate -> Partial. Queries, keys and values are column-parallel by heads, the
-// output projection is row-parallel; nothing moves between ranks inside.
+// Attention on this rank's heads: with(context), Replicate -> Shard<1>, then output(), Shard<1> -> Partial. Queries, keys
+// and values are column-parallel by heads, the output projection is row-parallel; nothing moves between ranks inside.
 template <Device D>
 class Attention {
  public:
@@ -91,8 +93,9 @@ class Attention {
     }
   }
 
-  // The stage for one forward pass. The context must outlive the stage.
+  // The stage for one forward pass: what each head takes from the values. The context must outlive the stage.
   auto with(const AttentionContext<D>& context) const { return Stage{this, &context}; }
+  const RowParallelLinear<D>& output() const { return output_; }
 
   const HeadSplit& heads() const { return heads_; }
 
@@ -103,15 +106,21 @@ class Attention {
     const AttentionContext<D>* context;
 
     template <class S>
-    DTensor<float, Partial, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
-      return layer->forward(x, *context, stream);
+    DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
+      layer->check(*context, x.shape()[0]);
+      return layer->attend(ColumnParallelLinear<D>::of(x, stream, layer->query_, layer->key_, layer->value_), *context,
+                           stream);
+    }
+    template <class Pipeline>
+    DTensor<float, Shard<1>, D> gathered(Pipeline& pipeline,
+                                         const DTensor<float, Shard<0>, D>& x) const requires HasSecondStream<D> {
+      layer->check(*context, x.shape()[0]);
+      return layer->attend(ColumnParallelLinear<D>::of_gathered(pipeline, x, layer->query_, layer->key_, layer->value_),
+                           *context, pipeline.stream());
     }
   };
 
-  template <class S>
-  DTensor<float, Partial, D> forward(const DTensor<float, Replicate, D>& x, const AttentionContext<D>& context,
-                                     S& stream) const {
-    const std::int64_t tokens = x.shape()[0], dim = heads_.head_dim;
+  void check(const AttentionContext<D>& context, std::int64_t tokens) const {
     expects(static_cast<std::int64_t>(context.positions.size()) == tokens, [&] {
       return std::to_string(context.positions.size()) + " positions for " + std::to_string(tokens) + " tokens";
     });
@@ -122,8 +131,14 @@ class Attention {
         return "sequences of " + std::to_string(all) + " tokens in all, for an input of " + std::to_string(tokens);
       });
     }
+  }
+
+  template <class S>
+  DTensor<float, Shard<1>, D> attend(std::array<DTensor<float, Shard<1>, D>, 3> projections,
+                                     const AttentionContext<D>& context, S& stream) const {
+    auto& [query, key, value] = projections;
+    const std::int64_t tokens = query.shape()[0], dim = heads_.head_dim;
     const Shape query_shape{tokens, heads_.query[rank_].size(), dim}, kv_shape{tokens, heads_.kv[rank_].size(), dim};
-    auto [query, key, value] = ColumnParallelLinear<D>::of(x, stream, query_, key_, value_);
     const auto q = query.local().reshaped(query_shape), k = key.local().reshaped(kv_shape);
     const auto v = std::as_const(value).local().reshaped(kv_shape);
 
@@ -165,8 +180,7 @@ class Attention {
       attend(q, View<const float>(k), v, AttentionMask::bidirectional(), mixed.view());
     }
     const Shape features{tokens, heads_.query[rank_].size() * dim};
-    return output_(DTensor<float, Shard<1>, D>(std::move(mixed).reshaped(features), output_.partition(), rank_),
-                   stream);
+    return {std::move(mixed).reshaped(features), output_.partition(), rank_};
   }
 
   template <class S>

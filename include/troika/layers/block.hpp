@@ -36,20 +36,20 @@ struct UpGeluTanh {
   }
 };
 
-// then(stages...) with the stages of an MLP.
+// then(last, before...) with the stages of an MLP.
 template <Device D, class Then>
 auto with_mlp(const GatedMlp<D>& mlp, Then&& then) {
-  return then(mlp.gate_up, mlp.down);
+  return then(mlp.down, mlp.gate_up);
 }
 template <Device D, class Then>
 auto with_mlp(const PlainMlp<D>& mlp, Then&& then) {
-  if (mlp.activation == Activation::gelu) return then(mlp.up, gelu, mlp.down);
+  if (mlp.activation == Activation::gelu) return then(mlp.down, mlp.up, gelu);
   if constexpr (requires(typename D::Stream s, View<const float> x, View<float> y) {
                   linear_gelu_tanh(s, x, mlp.up.weight(), y);
                 })
-    return then(UpGeluTanh<D>{mlp.up}, mlp.down);
+    return then(mlp.down, UpGeluTanh<D>{mlp.up});
   else
-    return then(mlp.up, gelu_tanh, mlp.down);
+    return then(mlp.down, mlp.up, gelu_tanh);
 }
 template <Device D, class Then>
 auto with_mlp(const Experts<D>& mlp, Then&& then) {
@@ -88,10 +88,10 @@ struct DecoderBlock {
   template <class Pipeline, HoldsWholeTokens Hidden>
   void forward(Pipeline& pipeline, Normed<Hidden, D>& x, const AttentionContext<D>& context,
                const Norm<D>& next) const {
-    add_to(pipeline, x, pipeline.run(std::move(x.normed), to<Replicate>, attention.with(context)), attention_post_norm,
-           mlp_norm);
-    const auto run = [&](const auto&... stages) {
-      add_to(pipeline, x, pipeline.run(std::move(x.normed), to<Replicate>, stages...), mlp_post_norm, next);
+    add_to(pipeline, x, pipeline.run(std::move(x.normed), to<Replicate>, attention.with(context)), attention.output(),
+           attention_post_norm, mlp_norm);
+    const auto run = [&](const auto& last, const auto&... before) {
+      add_to(pipeline, x, pipeline.run(std::move(x.normed), to<Replicate>, before...), last, mlp_post_norm, next);
     };
     std::visit([&](const auto& kind) { detail::with_mlp(kind, run); }, mlp);
   }
@@ -108,9 +108,10 @@ struct EncoderBlock {
   template <class Pipeline>
   DTensor<float, Replicate, D> forward(Pipeline& pipeline, DTensor<float, Replicate, D> x,
                                        const AttentionContext<D>& context) const {
-    const auto run = [&](const auto&... stages) {
-      return pipeline.run(std::move(x), residual(attention.with(context), to<Replicate>), attention_norm, same_replicas,
-                          residual(stages..., to<Replicate>), mlp_norm, same_replicas);
+    const auto run = [&](const auto& last, const auto&... before) {
+      return pipeline.run(std::move(x), residual(attention.with(context), attention.output(), to<Replicate>),
+                          attention_norm, same_replicas, residual(before..., last, to<Replicate>), mlp_norm,
+                          same_replicas);
     };
     return std::visit([&](const auto& kind) { return detail::with_mlp(kind, run); }, mlp);
   }

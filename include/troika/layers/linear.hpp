@@ -13,8 +13,12 @@
 #include <vector>
 
 #include <troika/core/activation.hpp>
+#include <troika/device/second_stream.hpp>
 #include <troika/device/tensor.hpp>
 #include <troika/device/weight.hpp>
+#include <troika/layers/overlap.hpp>
+#include <troika/observe/trace.hpp>
+#include <troika/pipeline.hpp>
 #include <troika/sync/dtensor.hpp>
 
 namespace troika {
@@ -146,19 +150,24 @@ class ColumnParallelLinear {
   template <class S, class... Layers>
   static std::array<DTensor<float, Shard<1>, D>, sizeof...(Layers)> of(const DTensor<float, Replicate, D>& x, S& stream,
                                                                        const Layers&... layers) {
-    (detail::check_input(name, x.shape(), layers.weight_.shape()[1]), ...);
-    std::array<DTensor<float, Shard<1>, D>, sizeof...(Layers)> y{
-        DTensor<float, Shard<1>, D>(Tensor<float, D>(stream.device(), {x.shape()[0], layers.weight_.shape()[0]}),
-                                    layers.partition_, layers.rank_)...};
-    std::size_t i = 0;
-    const std::array products{Product<D>{layers.weight_, y[i++].local(), layers.bias_.data()}...};
-    if constexpr (requires { linear_together(stream, x.local(), products); }) {
-      linear_together(stream, x.local(), products);
-    } else {
-      for (const auto& product : products)
-        product.weight.visit([&](auto w) { linear(stream, x.local(), w, product.y, product.bias); });
-    }
-    return y;
+    auto [y, products] = outputs_of(x.shape(), stream.device(), layers...);
+    detail::multiply_together<D>(stream, x.local(), products);
+    return std::move(y);
+  }
+
+  // The same for rows that are split over the ranks, of which some may be multiplied while others are gathered.
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> gathered(Pipeline& pipeline,
+                                       const DTensor<float, Shard<0>, D>& x) const requires HasSecondStream<D> {
+    return std::move(of_gathered(pipeline, x, *this)[0]);
+  }
+  template <class Pipeline, class... Layers>
+  static auto of_gathered(Pipeline& pipeline, const DTensor<float, Shard<0>, D>& x,
+                          const Layers&... layers) requires HasSecondStream<D> {
+    const Span span(pipeline.track(), name);
+    auto [y, products] = outputs_of(x.shape(), pipeline.device(), layers...);
+    detail::gathered<D>(pipeline, x, products, (layers.partition_.extent() + ...));
+    return std::move(y);
   }
 
   // gelu_tanh of what it gives, on devices that do both in one.
@@ -175,6 +184,17 @@ class ColumnParallelLinear {
   const Partition& partition() const { return partition_; }
 
  private:
+  template <class... Layers>
+  static auto outputs_of(const Shape& x, D& device, const Layers&... layers) {
+    constexpr std::size_t n = sizeof...(Layers);
+    (detail::check_input(name, x, layers.weight_.shape()[1]), ...);
+    std::array<DTensor<float, Shard<1>, D>, n> y{DTensor<float, Shard<1>, D>(
+        Tensor<float, D>(device, {x[0], layers.weight_.shape()[0]}), layers.partition_, layers.rank_)...};
+    std::size_t i = 0;
+    std::array<Product<D>, n> products{Product<D>{layers.weight_, y[i++].local(), layers.bias_.data()}...};
+    return std::pair(std::move(y), products);  // moved, they hold the same memory
+  }
+
   Weight<D> weight_;
   Tensor<float, D> bias_;
   Partition partition_;
@@ -240,22 +260,49 @@ class RowParallelLinear {
 
   template <class S>
   DTensor<float, Partial, D> operator()(const DTensor<float, Shard<1>, D>& x, S& stream) const {
-    expects(x.partition() == partition_, [&] {
-      return std::string(name) + ": the input is split as " + x.partition().to_string() + ", the weight as " +
-             partition_.to_string() + "; give both layers the same partition";
-    });
-    Tensor<float, D> y(stream.device(), {x.shape()[0], weights_[0].shape()[0]});
-    if (weights_.size() == 1) {
-      multiply(0, x.local(), y.view(), stream);
-    } else {
-      constexpr std::int64_t together = 512;  // rows of the products of all pieces that are in memory at once
-      for (std::int64_t first = 0; first < x.shape()[0]; first += together) {
-        const auto last = std::min(x.shape()[0], first + together);
-        const auto products = products_of(x.local().rows(first, last), stream);
-        add_products(stream, products.view(), y.view().rows(first, last));
-      }
-    }
+    Tensor<float, D> y(stream.device(), {x.shape()[0], outputs()});
+    multiply(checked(x), y.view(), stream);
     return DTensor<float, Partial, D>(std::move(y));
+  }
+
+  // This and the sum over ranks that follows it, for a device that does both at once where that is faster.
+  template <class Pipeline>
+  DTensor<float, Replicate, D> then(Pipeline& pipeline, const DTensor<float, Shard<1>, D>& x,
+                                    const To<Replicate>&) const requires HasSecondStream<D> {
+    return DTensor<float, Replicate, D>(
+        summed(pipeline, x, [&](View<float> y, Range) { pipeline.communication().all_reduce(y.span()); }));
+  }
+  template <class Pipeline>
+  DTensor<float, Shard<0>, D> then(Pipeline& pipeline, const DTensor<float, Shard<1>, D>& x,
+                                   const To<Shard<0>>&) const requires HasSecondStream<D> {
+    return then(pipeline, x, to<Shard<0>>(pipeline.partition(x.shape()[0])));
+  }
+  template <class Pipeline>
+  DTensor<float, Shard<0>, D> then(Pipeline& pipeline, const DTensor<float, Shard<1>, D>& x,
+                                   const To<Shard<0>>::By& by) const requires HasSecondStream<D> {
+    const Span span(pipeline.track(), name);
+    auto piece = detail::scattered<D>(pipeline, *this, checked(x), by.partition);
+    return DTensor<float, Shard<0>, D>(std::move(piece), by.partition, rank_);
+  }
+  // The same where exchange(some rows of the product, which ones) does more than to sum them.
+  template <class Pipeline, class Exchange>
+  Tensor<float, D> summed(Pipeline& pipeline, const DTensor<float, Shard<1>, D>& x,
+                          Exchange&& exchange) const requires HasSecondStream<D> {
+    const Span span(pipeline.track(), name);
+    return detail::summed<D>(pipeline, *this, checked(x), exchange);
+  }
+
+  std::int64_t outputs() const { return weights_[0].shape()[0]; }
+  // y = x Wᵀ + b for this rank's columns, some rows or all.
+  template <class S>
+  void multiply(View<const float> x, View<float> y, S& stream) const {
+    if (weights_.size() == 1) return multiply(0, x, y, stream);
+    constexpr std::int64_t together = 512;  // rows of the products of all pieces that are in memory at once
+    for (std::int64_t first = 0; first < x.shape()[0]; first += together) {
+      const auto last = std::min(x.shape()[0], first + together);
+      const auto products = products_of(x.rows(first, last), stream);
+      add_products(stream, products.view(), y.rows(first, last));
+    }
   }
 
   std::int64_t pieces() const { return std::ssize(weights_); }
@@ -263,12 +310,12 @@ class RowParallelLinear {
   template <class S>
   Tensor<float, D> products_of(View<const float> x, S& stream) const {
     detail::check_input(name, x.shape(), partition_[rank_].size());
-    const std::int64_t tokens = x.shape()[0], outputs = weights_[0].shape()[0];
-    Tensor<float, D> products(stream.device(), {pieces(), tokens, outputs});
+    const std::int64_t tokens = x.shape()[0];
+    Tensor<float, D> products(stream.device(), {pieces(), tokens, outputs()});
     std::int64_t begin = 0;
     for (std::int64_t i = 0; i < pieces(); ++i) {
       const auto size = weights_[static_cast<std::size_t>(i)].shape()[1];
-      const auto product = products.view().rows(i, i + 1).reshaped({tokens, outputs});
+      const auto product = products.view().rows(i, i + 1).reshaped({tokens, outputs()});
       if (size == x.shape()[1]) {
         multiply(i, x, product, stream);
       } else {
@@ -298,6 +345,13 @@ class RowParallelLinear {
       weights.push_back(detail::slice_weight<D>(pipeline.stream(), whole, {0, whole.shape()[0]}, piece));
     }
     return weights;
+  }
+  View<const float> checked(const DTensor<float, Shard<1>, D>& x) const {
+    expects(x.partition() == partition_, [&] {
+      return std::string(name) + ": the input is split as " + x.partition().to_string() + ", the weight as " +
+             partition_.to_string() + "; give both layers the same partition";
+    });
+    return x.local();
   }
   // With the bias, if this is the first piece of all.
   template <class S>
@@ -339,15 +393,25 @@ class GatedColumnParallelLinear {
 
   template <class S>
   DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
-    auto [gate, up] = ColumnParallelLinear<D>::of(x, stream, gate_, up_);
-    activate_multiply(stream, activation_, std::as_const(gate).local(), std::as_const(up).local(), gate.local());
-    return std::move(gate);
+    return product_of(ColumnParallelLinear<D>::of(x, stream, gate_, up_), stream);
+  }
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> gathered(Pipeline& pipeline,
+                                       const DTensor<float, Shard<0>, D>& x) const requires HasSecondStream<D> {
+    return product_of(ColumnParallelLinear<D>::of_gathered(pipeline, x, gate_, up_), pipeline.stream());
   }
 
   const ColumnParallelLinear<D>& gate() const { return gate_; }
   const ColumnParallelLinear<D>& up() const { return up_; }
 
  private:
+  template <class S>
+  DTensor<float, Shard<1>, D> product_of(std::array<DTensor<float, Shard<1>, D>, 2> both, S& stream) const {
+    auto& [gate, up] = both;
+    activate_multiply(stream, activation_, std::as_const(gate).local(), std::as_const(up).local(), gate.local());
+    return std::move(gate);
+  }
+
   ColumnParallelLinear<D> gate_, up_;
   Activation activation_ = Activation::silu;
 };

@@ -18,6 +18,7 @@
 #include <troika/models/grammar/token_mask.hpp>
 #include <troika/serving/model_run.hpp>
 #include <troika/serving/step.hpp>
+#include <troika/sync/chunking.hpp>
 
 namespace troika::serving {
 
@@ -53,6 +54,13 @@ class DecoderWork {
     (void)read_back(stream, equal.view());
     std::array<Candidate, 64> best;
     (void)top_candidates(stream, equal.span(), 0, std::span(best));
+  }
+
+  // A pass of each size that products are timed for.
+  template <class Pipeline>
+  void time_products(Pipeline& pipeline, const EngineOptions& options) {
+    for (auto tokens = options.step_tokens; tokens >= Chunking::fewest_rows; tokens /= 2)
+      (void)pass(pipeline, tokens, decoder_.context(), 0);
   }
 
   template <class Pipeline>

@@ -9,6 +9,7 @@
 #include <troika/communication/threads.hpp>
 #include <troika/models/encoder.hpp>
 #include <troika/serving/model_run.hpp>
+#include <troika/sync/chunking.hpp>
 
 namespace troika::serving {
 
@@ -31,13 +32,13 @@ class EncoderWork {
   // Passes as large as they get, and smaller ones, down to where blocks of the pool that are lent for less do for them.
   template <class Pipeline>
   void warm_up(Pipeline& pipeline, const EngineOptions& options) {
-    const std::vector<std::int32_t> ids(static_cast<std::size_t>(context_));
-    for (auto tokens = options.step_tokens; tokens >= 1; tokens /= 16) {
-      std::vector<std::span<const std::int32_t>> texts;
-      for (auto left = tokens; left > 0; left -= context_)
-        texts.push_back(std::span(ids).first(static_cast<std::size_t>(std::min(left, context_))));
-      (void)encoder_.forward(pipeline, texts);
-    }
+    for (auto tokens = options.step_tokens; tokens >= 1; tokens /= 16) pass(pipeline, tokens);
+  }
+
+  // A pass of each size that products are timed for.
+  template <class Pipeline>
+  void time_products(Pipeline& pipeline, const EngineOptions& options) {
+    for (auto tokens = options.step_tokens; tokens >= Chunking::fewest_rows; tokens /= 2) pass(pipeline, tokens);
   }
 
   template <class Pipeline>
@@ -47,6 +48,15 @@ class EncoderWork {
   }
 
  private:
+  template <class Pipeline>
+  void pass(Pipeline& pipeline, std::int64_t tokens) {
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(context_));
+    std::vector<std::span<const std::int32_t>> texts;
+    for (auto left = tokens; left > 0; left -= context_)
+      texts.push_back(std::span(ids).first(static_cast<std::size_t>(std::min(left, context_))));
+    (void)encoder_.forward(pipeline, texts);
+  }
+
   std::int64_t context_;
   models::Encoder<D> encoder_;
 };

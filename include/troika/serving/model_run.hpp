@@ -19,6 +19,7 @@
 
 #include <troika/communication/communication.hpp>
 #include <troika/device/device.hpp>
+#include <troika/device/second_stream.hpp>
 #include <troika/models/files/config.hpp>
 #include <troika/models/files/weights.hpp>
 #include <troika/pipeline.hpp>
@@ -69,7 +70,8 @@ struct RunEnd {
 //
 // Work is what a rank has of the model: Work(pipeline, model, options) loads it, work.take(pipeline, step, taken)
 // computes a Work::Step, which is a copy of what it needs of requests and can be empty(), into a Work::Taken. Devices
-// with memory of their own are warmed up by work.warm_up(pipeline, options), so that steps take none from the driver.
+// with memory of their own are warmed up by work.warm_up(pipeline, options), so that steps take none from the driver; those
+// that may compute and exchange at once find out when it pays in work.time_products(pipeline, options).
 template <class Work>
 class ModelRun {
  public:
@@ -132,6 +134,7 @@ class ModelRun {
       Communication loading{rank,
                             transports_.loading};  // with its own deadline: reading files takes longer than a step
       DataSync sync{loading};
+      sync.chunking().stop();
       Pipeline pipeline{scheduler_, sync, loading};
       work.emplace(pipeline, *model_, options_);
       if constexpr (HasOwnMemory<D>) work->warm_up(pipeline, options_);
@@ -140,6 +143,8 @@ class ModelRun {
     }
     DataSync sync{communication};
     Pipeline pipeline{scheduler_, sync, communication};
+    if constexpr (HasSecondStream<D>)
+      if (sync.chunking().times(communication, pipeline.stream())) work->time_products(pipeline, options_);
     typename Work::Taken taken;
     auto& meter = *meters_[static_cast<std::size_t>(rank.rank())];
     const bool leads = rank.rank() == 0;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <troika/communication/transport.hpp>
+#include <troika/sync/chunking.hpp>
 #include <troika/sync/dtensor.hpp>
 #include <troika/sync/replicated.hpp>
 
@@ -31,6 +32,7 @@ class DataSync {
 
   int rank() const { return communication_->rank(); }
   int world_size() const { return communication_->world_size(); }
+  Chunking& chunking() { return chunking_; }
 
   // x under another placement; the value of the whole tensor stays. For To = Shard<d>, `target` says who gets what of
   // dimension d; without one the split is even. Sums add as a binary tree over the ranks (reduce.hpp).
@@ -222,6 +224,7 @@ class DataSync {
   }
 
   Communication* communication_;
+  Chunking chunking_;
   std::vector<std::size_t> counts_, peer_counts_;  // elements per rank; kept so that a call allocates nothing
 };
 

@@ -27,7 +27,8 @@ std::string name_of(const Call& call) {
 
 }  // namespace
 
-Watched::Watched(DeviceSite at) : site(std::move(at)), native_(static_cast<cudaStream_t>(site.stream.native())) {
+Watched::Watched(DeviceSite at) : site(std::move(at)) {
+  cuda::check(cudaSetDevice(site.stream.device().gpu()), "cudaSetDevice");
   for (auto& queued : calls_) {
     cuda::check(cudaEventCreateWithFlags(&queued.began, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     cuda::check(cudaEventCreateWithFlags(&queued.ended, cudaEventDisableTiming), "cudaEventCreateWithFlags");

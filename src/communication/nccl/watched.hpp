@@ -37,7 +37,7 @@ class Watched : public StreamGuard, public std::enable_shared_from_this<Watched>
   // Tells the device what enqueue(comm, stream) asks of NCCL. `peer`: the other rank of a message, else -1.
   template <class F>
   void enqueue(const Call& call, int peer, F&& function) {
-    site.stream.device().queue().direct();
+    native_ = site.stream.device().queue().direct();
     Lock lock(mutex_);
     make_room(lock, call);
     record(lock, call, calls_[told_ % most_ahead].began);
@@ -85,7 +85,7 @@ class Watched : public StreamGuard, public std::enable_shared_from_this<Watched>
   int me() const { return site.world_rank(); }
 
   const Library& nccl_ = library();
-  cudaStream_t native_;
+  cudaStream_t native_ = nullptr;        // of the call that is told
   std::chrono::nanoseconds patience_{};  // the latest deadline
   std::mutex mutex_;                     // held by who is inside NCCL; guards what follows
   std::condition_variable changed_;

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include <troika/core/error.hpp>
 #include <troika/observe/gpus.hpp>
@@ -15,10 +17,12 @@
 
 namespace troika::cuda {
 
-Queue::Stream::Stream(int gpu) {
+Queue::Stream::Stream(int gpu, bool first) {
   check(cudaSetDevice(gpu), "cudaSetDevice");
+  int lowest = 0, highest = 0;
+  if (first) check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "cudaDeviceGetStreamPriorityRange");
   // Not in the order of the legacy default stream, which waits for all others.
-  check(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  check(cudaStreamCreateWithPriority(&handle, cudaStreamNonBlocking, highest), "cudaStreamCreateWithPriority");
 }
 Queue::Stream::~Stream() { (void)cudaStreamDestroy(handle); }
 
@@ -36,22 +40,66 @@ Queue::Queue(int gpu, std::shared_ptr<CudaPool> memory, std::shared_ptr<CudaPool
 Queue::~Queue() {
   (void)cudaSetDevice(gpu_);
   (void)cudaStreamSynchronize(stream_.handle);  // before what it uses goes
+  synchronize_second();
 }
 
 cudaStream_t Queue::stream() {
   check(cudaSetDevice(gpu_), "cudaSetDevice");
   if (in_graphs() && !capturing_) begin_capture();
-  return stream_.handle;
+  return current();
 }
 
 cudaStream_t Queue::direct() {
   if (graphs_) graphs_->interrupt();
   check(cudaSetDevice(gpu_), "cudaSetDevice");
   submit();
-  return stream_.handle;
+  return current();
 }
 
-void Queue::begin_step(Graphs& graphs) { graphs_ = &graphs; }
+Queue::Second& Queue::second() {
+  expects(!graphs_, "a step of graphs has one stream");
+  check(cudaSetDevice(gpu_), "cudaSetDevice");
+  if (!second_) second_.emplace(gpu_);
+  return *second_;
+}
+void Queue::follow() {
+  Second& after = second();
+  after.stream_done.record(stream_.handle);
+  after.stream_done.hold(after.stream.handle);
+}
+void Queue::lead() {
+  Second& before = second();
+  before.second_done.record(before.stream.handle);
+  before.second_done.hold(stream_.handle);
+}
+void Queue::synchronize_second() noexcept {
+  if (second_) (void)cudaStreamSynchronize(second_->stream.handle);
+}
+
+void Queue::keep_pace() {
+  if (in_graphs() || ++counted_ < counted_at_once) return;
+  wait_for_pace();
+  count_pace();
+}
+void Queue::wait_for_pace() {
+  for (int looks = 0; !pace_[next_pace_].done(); ++looks) {
+    check_guards();
+    if (looks < 100)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+}
+void Queue::count_pace() {
+  counted_ = 0;
+  pace_[next_pace_].record(current());
+  next_pace_ = (next_pace_ + 1) % kept_ahead;
+}
+
+void Queue::begin_step(Graphs& graphs) {
+  wait_for_pace();
+  graphs_ = &graphs;
+}
 bool Queue::in_graphs() const { return graphs_ && graphs_->captures(); }
 bool Queue::end_piece() {
   const bool in_pieces = graphs_ && graphs_->in_pieces();
@@ -83,7 +131,10 @@ bool Queue::prepare() {
 }
 
 void Queue::launch() {
-  if (prepared_) check(cudaGraphLaunch(prepared_, stream_.handle), "cudaGraphLaunch");
+  if (prepared_) {
+    check(cudaGraphLaunch(prepared_, stream_.handle), "cudaGraphLaunch");
+    count_pace();
+  }
   prepared_ = nullptr;
   for (Array& array : arrays_) {
     if (!array.captured) continue;
@@ -123,6 +174,10 @@ void Queue::end_step() noexcept {
 
 void Queue::synchronize() {
   check(cudaStreamSynchronize(direct()), "cudaStreamSynchronize");
+  check_guards();
+}
+
+void Queue::check_guards() {
   for (const auto& weak : guards_)
     if (const auto guard = weak.lock()) guard->check();
 }
@@ -235,9 +290,29 @@ CudaDevice::Buffer CudaDevice::allocate(std::size_t bytes) {
 
 void CudaStream::synchronize() { device_->queue().synchronize(); }
 void CudaStream::guard(std::weak_ptr<StreamGuard> guard) { device_->queue().guard(std::move(guard)); }
-bool CudaStream::in_graphs() const { return device_->queue().in_graphs(); }
+bool CudaStream::in_step() const { return device_->queue().in_step(); }
+void CudaStream::keep_pace() { device_->queue().keep_pace(); }
 bool CudaStream::end_piece() { return device_->queue().end_piece(); }
 void* CudaStream::native() const { return cuda::stream_of(*this); }
+
+CudaSecondStream::CudaSecondStream(const CudaStream& stream) : queue_(&stream.device().queue()) { follow(); }
+CudaSecondStream::~CudaSecondStream() {
+  if (!ahead_) return;
+  try {
+    lead();
+  } catch (...) {  // what failed is known already; what it works on must not go before it is done
+    queue_->synchronize_second();
+  }
+}
+void CudaSecondStream::follow() { queue_->follow(); }
+void CudaSecondStream::lead() {
+  queue_->lead();
+  ahead_ = false;
+}
+void CudaSecondStream::enter(bool on) noexcept {
+  ahead_ = ahead_ || on;
+  queue_->enter(on);
+}
 
 int cuda_device_count() {
   int count = 0;  // a runtime without a driver leaves it as it is

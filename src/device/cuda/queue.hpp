@@ -3,9 +3,11 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -20,7 +22,7 @@ namespace troika::cuda {
 class Graphs;
 class Products;
 
-// What a device has of the CUDA runtime: its stream, cuBLASLt, and copies of small things that the host knows. One
+// What a device has of the CUDA runtime: its streams, cuBLASLt, and copies of small things that the host knows. One
 // thread at a time.
 class Queue {
  public:
@@ -36,9 +38,21 @@ class Queue {
   cudaStream_t direct();
   void synchronize();
 
+  // Of CudaSecondStream, which says what they are for. Between enter(true) and enter(false) the second stream is what
+  // stream() and direct() give, and what synchronize() waits for.
+  void follow();
+  void lead();
+  void enter(bool second) noexcept { in_second_ = second; }
+  void synchronize_second() noexcept;
+
+  // Of what other devices wait for, so much may be told to this one before it has done any of it: the thread that tells
+  // it waits then, but not while it captures. A graph counts as `counted_at_once`.
+  static constexpr std::size_t counted_at_once = 16, kept_ahead = 4;
+  void keep_pace();
+
   // From here to end_step(), work is captured, if that is what `graphs` wants.
   void begin_step(Graphs& graphs);
-  bool in_graphs() const;
+  bool in_step() const { return graphs_; }
   bool end_piece();
   // Work that waits for other devices is given now.
   void give_collective();
@@ -86,11 +100,25 @@ class Queue {
   static constexpr std::size_t tables_kept = 16;
 
   struct Stream {
-    explicit Stream(int gpu);
+    // `first`: its work goes before that of others, as far as there is room for one of them only.
+    explicit Stream(int gpu, bool first = false);
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
     ~Stream();
     cudaStream_t handle = nullptr;
   };
+  struct Second {
+    explicit Second(int gpu) : stream(gpu, true) {}
+    Stream stream;
+    Event stream_done{}, second_done{};  // where one of the two waits for the other
+  };
 
+  bool in_graphs() const;
+  Second& second();
+  cudaStream_t current() const { return in_second_ ? second_->stream.handle : stream_.handle; }
+  void check_guards();
+  void wait_for_pace();
+  void count_pace();
   void begin_capture();
   void end_capture() noexcept;
   const std::byte* find_array(std::span<const std::byte> values);
@@ -100,6 +128,10 @@ class Queue {
   int multiprocessors_ = 0;
   std::shared_ptr<CudaPool> memory_, pinned_;
   Stream stream_;
+  std::optional<Second> second_;  // made when it is wanted first
+  bool in_second_ = false;
+  std::array<Event, kept_ahead> pace_{};
+  std::size_t counted_ = 0, next_pace_ = 0;
   std::unique_ptr<Products> products_;
   std::vector<std::weak_ptr<StreamGuard>> guards_;
   std::vector<Array> arrays_;

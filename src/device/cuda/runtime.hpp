@@ -43,6 +43,15 @@ class Event {
     const Uncaptured uncaptured;
     check(cudaEventSynchronize(event_), "cudaEventSynchronize");
   }
+  // Whether it is; without a record(), too.
+  bool done() const {
+    const cudaError_t state = cudaEventQuery(event_);
+    if (state == cudaErrorNotReady) return (void)cudaGetLastError(), false;
+    check(state, "cudaEventQuery");
+    return true;
+  }
+  // What `stream` is given from here on comes after what was in the other one before the last record().
+  void hold(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
 
  private:
   cudaEvent_t event_ = nullptr;

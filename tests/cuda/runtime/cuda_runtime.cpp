@@ -162,7 +162,17 @@ cudaError_t cudaFreeHost(void* data) {
   });
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+cudaError_t cudaDeviceGetStreamPriorityRange(int* lowest, int* highest) {
+  return call([&](Driver&, auto&) {
+    *lowest = 0;
+    *highest = -5;
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  return cudaStreamCreateWithPriority(stream, flags, 0);
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
   return call([&](Driver& driver, auto&) {
     *stream = driver.add_stream(this_device);
     driver.count("streams", 1);

@@ -4,14 +4,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <troika/device/condition.hpp>
 #include <troika/device/cuda/graphs.hpp>
 #include <troika/device/cuda/memory.hpp>
+#include <troika/device/cuda/second_stream.hpp>
 #include <troika/device/device.hpp>
 #include <troika/device/precision.hpp>
+#include <troika/device/second_stream.hpp>
 #include <troika/device/tensor.hpp>
 
 namespace troika {
@@ -34,6 +37,8 @@ struct CudaOptions {
   int virtual_ranks = 1;
   std::shared_ptr<const Gpus> nvml{};  // who tells of their condition; null: the driver's library, where there is one
   StepGraphs graphs = StepGraphs::whole;
+  // Of products that are exchanged in parts, one beside the next: so many rows a part, 0: never. Unset: as is faster.
+  std::optional<std::int64_t> overlap_rows{};
 };
 
 // A GPU, or one of those that share it. A handle: copies share memory and stream. All calls may come from any thread,
@@ -44,6 +49,7 @@ class CudaDevice {
   using HostBuffer = CudaPool::Buffer;
   using Stream = CudaStream;
   using Graphs = CudaGraphs;
+  using SecondStream = CudaSecondStream;
 
   // Error{unsupported} without a GPU or a driver for it. `virtual_rank`: which one of those that share this GPU.
   explicit CudaDevice(int index = 0, CudaOptions options = {}, int gpu = 0, int virtual_rank = 0);
@@ -90,8 +96,10 @@ class CudaStream {
   void synchronize();
   // From here on asked by every synchronize(), as long as it lives.
   void guard(std::weak_ptr<StreamGuard> guard);
-  // In a step whose work is captured into graphs.
-  bool in_graphs() const;
+  // In a step that is given by CudaGraphs, whether it is captured or not.
+  bool in_step() const;
+  // Counts something that other devices will wait for, and waits where the device is far behind with what was counted.
+  void keep_pace();
   // Of a step that is not one graph, what was captured so far is launched. Whether it is such a step.
   bool end_piece();
   // A cudaStream_t, for a program's own kernels; they are in this order, too.
@@ -101,7 +109,7 @@ class CudaStream {
   CudaDevice* device_;
 };
 
-static_assert(HasOwnMemory<CudaDevice>);
+static_assert(HasOwnMemory<CudaDevice> && HasSecondStream<CudaDevice>);
 static_assert(Stream<CudaStream>);
 
 template <class T>
