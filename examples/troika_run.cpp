@@ -52,7 +52,8 @@ auto with_devices(const Arguments& arguments, F&& f) {
 #if defined(TROIKA_HAS_CUDA)
   if (arguments.on_gpus()) {
     return f([&](int count) {
-      return troika::cuda_devices({}, {arguments.gpus.begin(), arguments.gpus.begin() + count});
+      return troika::cuda_devices({.invariant = arguments.invariant},
+                                  {arguments.gpus.begin(), arguments.gpus.begin() + count});
     });
   }
 #endif
@@ -338,8 +339,7 @@ int main(int argc, char** argv) {
   app.add_flag("--quick", arguments.quick, "fewer cases and a shorter timing");
   CLI11_PARSE(app, argc, argv);
   try {
-    arguments.gpus = gpus_to_use(arguments.asked, arguments.invariant);
-    troika::expects(!arguments.invariant || !arguments.on_gpus(), "--invariant is for cores, not for GPUs");
+    arguments.gpus = gpus_to_use(arguments.asked);
     arguments.devices = arguments.on_gpus() ? static_cast<int>(arguments.gpus.size()) : arguments.asked.devices;
     if (!arguments.weights.empty()) {
       const auto count = static_cast<int>(arguments.weights.size());

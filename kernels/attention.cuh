@@ -90,8 +90,10 @@ __global__ void __launch_bounds__(attention_threads, 4) attention_kernel(TROIKA_
     s.queries[i / a.d][i % a.d] = a.scale * a.q[offset(i / a.d) * a.d + i % a.d];
   }
 
-  // This block's part of the keys that its rows read.
+  // This block's part of the keys that its rows read, from a multiple of attention_keys on: which keys are added
+  // together does not depend on what rows there are.
   KeyRange all = readable(a, first / group);
+  if (all.begin > 0) all.begin -= all.begin % attention_keys;
   all.end = readable(a, (first + count - 1) / group).end;
   const std::int64_t tiles = (all.end - all.begin + attention_keys - 1) / attention_keys;
   const std::int64_t begin = all.begin + tiles * split / a.splits * attention_keys;

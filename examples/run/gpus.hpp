@@ -44,17 +44,16 @@ inline void add_device_options(CLI::App& app, DeviceOptions& options) {
 
 // The GPUs that a program works on, or none, for cores: those that were asked for; else all that there are, which it
 // says, unless cores were asked for.
-inline std::vector<int> gpus_to_use(const DeviceOptions& asked, bool on_cores = false) {
+inline std::vector<int> gpus_to_use(const DeviceOptions& asked) {
   const auto numbers = parse_gpus(asked.gpus.value_or("0"));
 #if defined(TROIKA_HAS_CUDA)
   if (!numbers.empty()) return troika::cuda_gpus(numbers);
-  if (asked.gpus || on_cores || asked.devices > 0) return {};
+  if (asked.gpus || asked.devices > 0) return {};
   const int there = troika::cuda_device_count();
   if (there == 0) return {};
   std::printf("on %d GPUs; --gpus 0 takes cores instead\n", there);
   return troika::cuda_gpus();
 #else
-  (void)on_cores;
   if (!numbers.empty())
     throw troika::Error(troika::Fault::unsupported, "this program was built without GPUs, the component troika::cuda");
   return {};

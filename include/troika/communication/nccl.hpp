@@ -10,6 +10,7 @@
 #include <troika/communication/device_endpoint.hpp>
 #include <troika/communication/device_engine.hpp>
 #include <troika/communication/transport.hpp>
+#include <troika/core/error.hpp>
 
 namespace troika {
 
@@ -29,10 +30,12 @@ struct NcclEngine {
   static constexpr std::size_t most_ahead = 64;
 
   // Returns when all ranks of the group have come. Throws Fault::unsupported where there is no NCCL, or one that is
-  // older than what troika was compiled with.
+  // older than what troika was compiled with, and on invariant devices.
   template <Endpoint Host>
   static std::unique_ptr<DeviceEngine> connect(Host& host, const Call& call, DeviceSite site, const Options&) {
     require();  // on every rank, so that all say the same where there is no NCCL
+    if (site.stream.device().options().invariant)
+      throw Error(Fault::unsupported, "NCCL adds in an order of its own; invariant devices go by Peer or Threads");
     const auto ids = gather_on_host(host, call, host.rank() == 0 ? make_id() : Id{});
     return connect(call, ids[0], std::move(site));
   }

@@ -62,7 +62,9 @@ void attention(CudaStream& stream, View<const float> q, KvView keys, KvView valu
   }
 
   const std::int64_t blocks = (tokens * most_group + cuda::attention_rows - 1) / cuda::attention_rows * kv_heads;
-  const int splits = splits_of(blocks, kv_tokens, queue.multiprocessors());
+  // Where keys are split depends on the other rows.
+  const bool invariant = stream.device().options().invariant;
+  const int splits = invariant ? 1 : splits_of(blocks, kv_tokens, queue.multiprocessors());
   CudaDevice::Buffer partial;
   if (splits > 1) {
     const auto rows = static_cast<std::size_t>(splits * tokens * heads), width = static_cast<std::size_t>(d + 2);

@@ -93,7 +93,8 @@ void multiply_few(CudaStream& stream, const cuda::GemvArguments& a, WeightType t
   CudaDevice& device = stream.device();
   cuda::with_weight_type(type, [&]<WeightType t>(cuda::TypeConstant<t>) {
     if constexpr (is_quantised(t)) {
-      if (device.options().precision == Precision::fast && a.k <= std::numeric_limits<int>::max() / 2) {
+      if (device.options().precision == Precision::fast && !device.options().invariant &&
+          a.k <= std::numeric_limits<int>::max() / 2) {
         const auto pieces = static_cast<std::size_t>(cuda::gemv_rounded_pieces(a.m, a.k));
         CudaDevice::Buffer rounded;
         if (pieces > 0) rounded = device.allocate(pieces * sizeof(cuda::RoundedPiece));
@@ -119,7 +120,8 @@ void multiply(CudaStream& stream, View<const float> x, const Stored& w, View<flo
     if (w.type == WeightType::f16) return multiply_many<f16>(stream, Type::f16, x, w, y, bias, gelu);
     return multiply_many<bf16>(stream, Type::bf16, x, w, y, bias, gelu);
   };
-  const bool few = k == 0 || m <= (is_quantised(w.type) ? few_rows_of_quantised : few_rows);
+  const bool invariant = stream.device().options().invariant;
+  const bool few = invariant || k == 0 || m <= (is_quantised(w.type) ? few_rows_of_quantised : few_rows);
   // How exact cuBLASLt's gelu is, is said nowhere.
   bool in_one = gelu_tanh && !few && !exact;
   if (few || !many(in_one)) {

@@ -33,6 +33,10 @@ struct CudaOptions {
   std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
   // fast: f32 weights are multiplied in TF32, others in their own type or, quantised, in bf16.
   Precision precision = Precision::fast;
+  // The same bits on 1, 2, 4 and 8 devices, and for each row whatever other rows there are: products of any number of
+  // rows are those of few, in float, and keys are not split. Prompts take many times as long. Not by NCCL, which adds
+  // in an order of its own.
+  bool invariant = false;
   // Devices that share each GPU, with memory and a stream each: all that several GPUs do runs on one.
   int virtual_ranks = 1;
   std::shared_ptr<const Gpus> nvml{};  // who tells of their condition; null: the driver's library, where there is one

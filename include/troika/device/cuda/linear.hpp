@@ -13,7 +13,8 @@ namespace troika {
 // A few rows of x meet weights as they are stored, in float or, with Precision::fast, quantised ones in 8 bits, in groups
 // of 32 with a scale each; a group with 2^126 or more in it gives no number. More rows go to cuBLASLt: with
 // Precision::fast as TF32 for f32 weights, in bf16 for bf16 and quantised ones, in f16 for f16 (x beyond 65504 becomes
-// infinite there); with Precision::exact all in float. A row of y may have other bits among other rows.
+// infinite there); with Precision::exact all in float. A row of y may have other bits among other rows, but not
+// on invariant devices: all rows go the way of few there, and in float.
 void linear(CudaStream& stream, View<const float> x, View<const float> w, View<float> y, const float* bias = nullptr);
 void linear(CudaStream& stream, View<const float> x, View<const f16> w, View<float> y, const float* bias = nullptr);
 void linear(CudaStream& stream, View<const float> x, View<const bf16> w, View<float> y, const float* bias = nullptr);
