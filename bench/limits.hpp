@@ -92,6 +92,29 @@ __attribute__((target("avx512f,avx512bf16,avx512vnni"))) inline double rate_of_p
 }
 #endif
 
+// Fours of bytes with AVX2: pairs of products, summed in 16 bits.
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) inline double avx2_rate_of_bytes() {
+  constexpr int chains = 12, rounds = 40000;
+  __m256i sums[chains], factor = _mm256_set1_epi8(1);
+  for (int j = 0; j < chains; ++j) sums[j] = _mm256_set1_epi8(static_cast<char>(j));
+  double best = 0;
+  for (int repeat = 0; repeat < 40; ++repeat) {
+    keep(factor);
+    const double start = thread_seconds();
+    for (int i = 0; i < rounds; ++i) {
+      _Pragma("GCC unroll 12") for (int j = 0; j < chains; ++j) {
+        sums[j] = _mm256_add_epi16(sums[j], _mm256_maddubs_epi16(factor, sums[j]));
+        asm("" : "+x"(sums[j]));  // one after the other: there are 16 registers
+      }
+    }
+    best = std::max(best, rounds * chains * 64.0 / (thread_seconds() - start));
+  }
+  keep(sums);
+  return best;
+}
+#endif
+
 // The same in tiles, where the processor has them.
 #if defined(__x86_64__)
 template <Chain chain>
@@ -134,9 +157,10 @@ inline double peak_rate(troika::WeightType type) {
   static const double pairs = troika::cpu_has_amx()    ? rate_of_tiles<Chain::pairs>()
                               : troika::cpu_has_bf16() ? rate_of_products<Chain::pairs>()
                                                        : floats;
-  static const double bytes = troika::cpu_has_amx()    ? rate_of_tiles<Chain::bytes>()
-                              : troika::cpu_has_vnni() ? rate_of_products<Chain::bytes>()
-                                                       : floats;
+  static const double bytes = troika::cpu_has_amx()                             ? rate_of_tiles<Chain::bytes>()
+                              : troika::cpu_has_vnni()                          ? rate_of_products<Chain::bytes>()
+                              : troika::panel_level() == troika::CpuLevel::avx2 ? avx2_rate_of_bytes()
+                                                                                : floats;
   return type == troika::WeightType::bf16 ? pairs : troika::is_quantised(type) ? bytes : floats;
 #else
   (void)type;

@@ -24,6 +24,13 @@ using namespace troika::test;
 
 namespace {
 
+// The model of the instructions needs no AMX, but what lies around them needs AVX-512.
+bool has_vectors() {
+  if (cpu_has_vnni() && cpu_has_bf16()) return true;
+  WARN("this processor has no AVX-512 with VNNI and bf16");
+  return false;
+}
+
 enum class Way { without, model, processor };
 
 // x times a weight in panels, in so many words; what lies around y stays.
@@ -39,7 +46,7 @@ std::vector<float> product(HostDevice& device, Way way, const std::vector<float>
     using kernels::AmxProduct, kernels::multiply_panels;
     const auto view_of_x = view(x, {m, k});
     if (way == Way::without)
-      multiply_panels<kernels::PanelProduct<type>>(stream, view_of_x, std::span(&term, 1));
+      multiply_panels<kernels::PanelProduct<type, CpuLevel::avx512>>(stream, view_of_x, std::span(&term, 1));
     else if (way == Way::model)
       multiply_panels<AmxProduct<type, AmxModel>>(stream, view_of_x, std::span(&term, 1));
     else
@@ -99,7 +106,7 @@ TEST_CASE("the model of the matrix unit refuses what the processor would") {
 }
 
 TEST_CASE("products in tiles are right with panels of every type at every size") {
-  if (!has_panels()) return;
+  if (!has_vectors()) return;
   for (const int threads : {1, 2, 3}) {
     auto device = device_of(threads);
     for (const auto type : panel_types()) {
@@ -112,7 +119,7 @@ TEST_CASE("products in tiles are right with panels of every type at every size")
 }
 
 TEST_CASE("products in tiles are right at depths that are not multiples of what is unpacked at once") {
-  if (!has_panels()) return;
+  if (!has_vectors()) return;
   for (const int threads : {1, 3}) {
     auto device = device_of(threads);
     for (const auto type : panel_types()) {
@@ -124,7 +131,7 @@ TEST_CASE("products in tiles are right at depths that are not multiples of what 
 }
 
 TEST_CASE("products in tiles are right where x is more than the caches hold") {
-  if (!has_panels()) return;
+  if (!has_vectors()) return;
   auto device = device_of(2);
   for (const auto type : {WeightType::q4_0, WeightType::q6_k, WeightType::bf16}) {
     check(device, type, 512, 17, 2304, true);
@@ -133,7 +140,7 @@ TEST_CASE("products in tiles are right where x is more than the caches hold") {
 }
 
 TEST_CASE("a row has the same bits alone and among many others, in tiles of bf16") {
-  if (!has_panels()) return;
+  if (!has_vectors()) return;
   auto device = device_of(2), alone = device_of(1);
   const std::int64_t n = 50, k = 1280, many = 600;
   const auto weight = weight_of(device, WeightType::bf16, n, k, Elements(WeightType::bf16, n * k, 2).bytes);
@@ -147,7 +154,7 @@ TEST_CASE("a row has the same bits alone and among many others, in tiles of bf16
 }
 
 TEST_CASE("NaN and infinities stay in their rows in tiles, and tiny activations stay finite") {
-  if (!has_panels()) return;
+  if (!has_vectors()) return;
   auto device = device_of(1);
   check_strange_values(device,
                        [&](const auto& x, const auto& weight) { return product(device, Way::model, x, weight); });

@@ -17,10 +17,10 @@
 
 namespace troika::test {
 
-// The quantised types, and bf16.
+// Those that this processor has panels of: the quantised types, and bf16.
 inline std::vector<WeightType> panel_types() {
   std::vector<WeightType> types(quantised_types.begin(), quantised_types.end());
-  types.push_back(WeightType::bf16);
+  if (cpu_has_bf16()) types.push_back(WeightType::bf16);
   return types;
 }
 inline std::vector<float> in_pairs(std::vector<float> x) {
@@ -56,9 +56,14 @@ inline Weight<HostDevice> weight_of(HostDevice& device, WeightType type, std::in
 }
 
 inline bool has_panels() {
-  if (cpu_has_vnni() && cpu_has_bf16()) return true;
+  if (panel_level() != CpuLevel::plain) return true;
   WARN("this processor has no order of panels");
   return false;
+}
+// The levels whose kernels it can run.
+inline std::vector<CpuLevel> panel_levels() {
+  if (panel_level() == CpuLevel::avx512) return {CpuLevel::avx2, CpuLevel::avx512};
+  return {CpuLevel::avx2};
 }
 
 // A product, product(x, weight), keeps NaN and infinities in their rows, and tiny activations finite.

@@ -25,12 +25,12 @@ using namespace troika::test;
 namespace {
 
 std::vector<float> product(HostDevice& device, const std::vector<float>& x, const Weight<HostDevice>& weight,
-                           std::span<const float> bias = {}) {
+                           std::span<const float> bias = {}, CpuLevel level = cpu_level()) {
   HostStream stream(device);
   const auto n = weight.shape()[0], k = weight.shape()[1], m = static_cast<std::int64_t>(x.size()) / k;
   std::vector<float> y(static_cast<std::size_t>(m * n + 2), 77);
   weight.visit([&](auto w) {
-    linear(stream, view(x, {m, k}), w, View<float>{y.data() + 1, {m, n}}, bias.empty() ? nullptr : bias.data());
+    linear(stream, view(x, {m, k}), w, View<float>{y.data() + 1, {m, n}}, bias.empty() ? nullptr : bias.data(), level);
   });
   REQUIRE(y.front() == 77);
   REQUIRE(y.back() == 77);
@@ -40,7 +40,9 @@ std::vector<float> product(HostDevice& device, const std::vector<float>& x, cons
 void check(HostDevice& device, WeightType type, std::int64_t m, std::int64_t n, std::int64_t k, bool with_bias) {
   const auto x = random_values(m * k, 1), bias = random_values(with_bias ? n : 0, 3);
   const Elements w(type, n * k, 2);
-  const auto y = product(device, x, weight_of(device, type, n, k, w.bytes), bias);
+  const auto weight = weight_of(device, type, n, k, w.bytes);
+  const auto y = product(device, x, weight, bias);
+  for (const auto level : panel_levels()) REQUIRE(product(device, x, weight, bias, level) == y);
   const bool pairs = type == WeightType::bf16;
   INFO(to_string(type) << " m " << m << " n " << n << " k " << k << " threads " << device.team().size());
   REQUIRE(wrong_products({m, n, k}, pairs ? in_pairs(x) : in_bytes(x), w.values, bias, y, (pairs ? 1 : 16) * epsilon) ==

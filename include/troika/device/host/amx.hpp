@@ -25,14 +25,16 @@ inline bool wants_amx(HostDevice& device, WeightType type, std::int64_t rows) {
 }
 
 #if defined(__x86_64__)
+using avx512::amx_rows;
+
 constexpr std::int64_t in_tiles(std::int64_t rows) { return (rows + amx_rows - 1) / amx_rows * amx_rows; }
 
 // Quantised: records of a chunk are made once and stay in the first-level cache while all rows of x pass by.
 template <WeightType type, class Unit>
 struct AmxProduct {
-  using P = Panels<type>;
-  using Dots = AmxDots<P::fine, P::minimum>;
-  static constexpr std::int64_t most = amx_rows, chunk = PanelProduct<type>::chunk;
+  using P = avx512::Panels<type>;
+  using Dots = avx512::AmxDots<P::fine, P::minimum>;
+  static constexpr std::int64_t most = amx_rows, chunk = PanelProduct<type, CpuLevel::avx512>::chunk;
 
   static std::int64_t scratch(std::int64_t m, std::int64_t k) { return Dots::floats(in_tiles(m)) * (k / 32); }
   static std::int64_t depth(const PanelProblem& a, std::int64_t p) { return std::min(chunk, a.k - p); }
@@ -49,22 +51,23 @@ struct AmxProduct {
   }
   static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
     Unit unit(Dots::shapes());
-    a.for_all_chunks(first, last, chunk, [&](std::int64_t panel, std::int64_t p, const PanelProblem::Sums& sums) {
-      alignas(64) std::byte records[chunk / 32 * P::record];
-      unpack(a, panel, p, records);
-      for (std::int64_t i = 0; i < a.m; i += most) {
-        Dots::multiply(unit, rows_at(a, p, i), records, P::record, depth(a, p) / 32, std::min(most, a.m - i),
-                       sums.from(i), sums.to(i));
-      }
-    });
+    a.for_all_chunks(first, last, chunk, Dots::kept_elements,
+                     [&](std::int64_t panel, std::int64_t p, const PanelProblem::Sums& sums) {
+                       alignas(64) std::byte records[chunk / 32 * P::record];
+                       unpack(a, panel, p, records);
+                       for (std::int64_t i = 0; i < a.m; i += most) {
+                         Dots::multiply(unit, rows_at(a, p, i), records, P::record, depth(a, p) / 32,
+                                        std::min(most, a.m - i), sums.from(i), sums.to(i));
+                       }
+                     });
   }
   static void unpack(const PanelProblem& a, std::int64_t panel, std::int64_t p, std::byte* records) {
     const std::int64_t rows = std::min(panel_rows, a.n - panel * panel_rows);
     const std::int64_t blocks = depth(a, p) / layout_of(type).block;
     if (rows < panel_rows)
-      unpack_panel<type, false>(a.panel(type, panel, p), rows, blocks, records);
+      avx512::unpack_panel<type, false>(a.panel(type, panel, p), rows, blocks, records);
     else
-      unpack_panel<type, true>(a.panel(type, panel, p), rows, blocks, records);
+      avx512::unpack_panel<type, true>(a.panel(type, panel, p), rows, blocks, records);
     Dots::template make_signed<P::offset>(records, P::record, depth(a, p) / 32);
   }
 };
@@ -90,7 +93,7 @@ struct AmxProduct<WeightType::bf16, Unit> {
     }
   }
   static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
-    Unit unit(AmxPairs::shapes());
+    Unit unit(avx512::AmxPairs::shapes());
     const std::int64_t whole = a.k % 32 == 0 ? std::min(last, a.n / panel_rows) : first;
     const std::int64_t pairs = whole > first ? first + (whole - first) / 2 * 2 : first;
     a.for_all(
@@ -119,9 +122,9 @@ struct AmxProduct<WeightType::bf16, Unit> {
     for (std::int64_t i = 0; i < a.m; i += 2 * most) {
       const auto y = a.place(i, panel, p);
       if (a.m - i > most)
-        AmxPairs::multiply<2, P>(unit, rows_at(a, p, i), x_apart, w, w_apart, steps, a.m - i, y);
+        avx512::AmxPairs::multiply<2, P>(unit, rows_at(a, p, i), x_apart, w, w_apart, steps, a.m - i, y);
       else
-        AmxPairs::multiply<1, P>(unit, rows_at(a, p, i), x_apart, w, w_apart, steps, a.m - i, y);
+        avx512::AmxPairs::multiply<1, P>(unit, rows_at(a, p, i), x_apart, w, w_apart, steps, a.m - i, y);
     }
   }
 };

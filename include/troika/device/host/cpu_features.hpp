@@ -66,6 +66,14 @@ inline bool cpu_has_vnni() {
   return has;
 }
 
+// By which kernels quantised weights in panels are multiplied; plain: there are none. Asked once.
+inline CpuLevel panel_level() {
+  static const CpuLevel level = cpu_has_vnni()                   ? CpuLevel::avx512
+                                : cpu_level() == CpuLevel::plain ? CpuLevel::plain
+                                                                 : CpuLevel::avx2;
+  return level;
+}
+
 // The matrix unit (AMX): tiles, products of bytes and of bf16. True only where the processor has all three, the system
 // saves their state, and has given this process the permission to use them, for which this asks once: then all threads
 // may.

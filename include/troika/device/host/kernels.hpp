@@ -39,6 +39,9 @@
 #include <troika/device/host/kernels/every.hpp>
 #include <troika/device/host/kernels/groups.hpp>
 #include <troika/device/host/kernels/bytes.hpp>
+#include <troika/device/host/kernels/panel_lanes.hpp>
+#include <troika/device/host/kernels/panels.hpp>
+#include <troika/device/host/kernels/panel_sums.hpp>
 #undef TROIKA_LEVEL
 #undef TROIKA_WIDTH
 #undef TROIKA_TARGET
@@ -61,6 +64,7 @@
 #define TROIKA_LEVEL avx512
 #define TROIKA_WIDTH 16
 #define TROIKA_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")))
+#include <troika/device/host/kernels/panel_lanes.hpp>
 #include <troika/device/host/kernels/panels.hpp>
 #include <troika/device/host/kernels/panel_dots.hpp>
 #include <troika/device/host/kernels/amx_panels.hpp>

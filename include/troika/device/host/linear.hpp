@@ -46,12 +46,17 @@ void multiply_all(HostStream& stream, View<const float> x, Source w, View<float>
 
 // The products of x with panels of one type.
 template <std::same_as<PanelTerm> Term>
-void multiply_by_panels(HostStream& stream, View<const float> x, WeightType type, std::span<const Term> terms) {
+void multiply_by_panels(HostStream& stream, View<const float> x, WeightType type, std::span<const Term> terms,
+                        CpuLevel level) {
 #if defined(__x86_64__)
-  const bool tiles = wants_amx(stream.device(), type, x.shape()[0]);
+  const bool narrow = is_quantised(type) && (level == CpuLevel::avx2 || panel_level() == CpuLevel::avx2);
+  const bool tiles = !narrow && wants_amx(stream.device(), type, x.shape()[0]);
   with_panels(type, [&]<WeightType t>() {
+    if constexpr (is_quantised(t)) {
+      if (narrow) return multiply_panels<PanelProduct<t, CpuLevel::avx2>>(stream, x, terms);
+    }
     if (tiles) return multiply_panels<AmxProduct<t, AmxUnit>>(stream, x, terms);
-    multiply_panels<PanelProduct<t>>(stream, x, terms);
+    multiply_panels<PanelProduct<t, CpuLevel::avx512>>(stream, x, terms);
   });
 #else
   throw Error(Fault::unsupported, "panels are an order of x86 processors");
@@ -130,11 +135,11 @@ void linear(HostStream& stream, View<const float> x, W w, View<float> y, const f
 // before quantised ones, which have the same bits as without it.
 template <std::same_as<PanelView> W>
 void linear(HostStream& stream, View<const float> x, W w, View<float> y, const float* bias = nullptr,
-            [[maybe_unused]] CpuLevel level = cpu_level()) {
+            CpuLevel level = cpu_level()) {
   kernels::check_linear(x.shape(), w.shape(), y.shape());
   if (kernels::only_bias(x, y, bias)) return;
   const kernels::PanelTerm term{w.data, y, bias};
-  kernels::multiply_by_panels(stream, x, w.type, std::span(&term, 1));
+  kernels::multiply_by_panels(stream, x, w.type, std::span(&term, 1), level);
 }
 
 // Each product by its weight; x is rounded and packed once for those in a row whose weights are panels of one type.
@@ -157,7 +162,7 @@ void linear_together(HostStream& stream, View<const float> x, const std::array<P
         if (!kernels::only_bias(x, y, bias)) terms[count++] = {w.data(), y, bias};
       }
       const std::span<const kernels::PanelTerm> some(terms.data(), count);
-      if (count > 0) kernels::multiply_by_panels(stream, x, weight.type(), some);
+      if (count > 0) kernels::multiply_by_panels(stream, x, weight.type(), some, cpu_level());
       continue;
     }
     weight.visit([&](auto w) { linear(stream, x, w, products[first].y, products[first].bias); });
@@ -172,7 +177,7 @@ void linear_together(HostStream& stream, View<const float> x, const std::array<P
   instance void linear(HostStream&, View<const float>, QuantisedView, View<float>, const float*, CpuLevel);     \
   instance void linear(HostStream&, View<const float>, PanelView, View<float>, const float*, CpuLevel);         \
   instance void kernels::multiply_by_panels(HostStream&, View<const float>, WeightType,                         \
-                                            std::span<const kernels::PanelTerm>);
+                                            std::span<const kernels::PanelTerm>, CpuLevel);
 #if defined(TROIKA_COMPILED_KERNELS)
 TROIKA_LINEAR_INSTANCES(extern template)
 #endif

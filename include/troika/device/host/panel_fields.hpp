@@ -45,5 +45,22 @@ constexpr PanelFields panel_fields(WeightType type) {
   return {type, at_the_end ? bytes - bytes % 4 : 0, bytes % 4};
 }
 
+// The largest byte of an element once it is unpacked (kernels/panels.hpp), of quantised types.
+constexpr int largest_panel_byte(WeightType type) {
+  switch (type) {
+    case WeightType::q2_k: return 3;
+    case WeightType::q3_k: return 7;
+    case WeightType::q4_0:
+    case WeightType::q4_1:
+    case WeightType::q4_k: return 15;
+    case WeightType::mxfp4: return 24;
+    case WeightType::q5_0:
+    case WeightType::q5_1:
+    case WeightType::q5_k: return 31;
+    case WeightType::q6_k: return 63;
+    default: return 255;
+  }
+}
+
 }  // namespace kernels
 }  // namespace troika

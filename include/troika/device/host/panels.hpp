@@ -7,6 +7,7 @@
 #include <cstring>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <troika/core/error.hpp>
@@ -39,7 +40,7 @@ inline void copy_panel_row(WeightType type, const std::byte* panel, std::int64_t
 
 // Whether products on this device are faster with a weight of this type in panels.
 inline bool wants_panels(HostDevice& device, WeightType type) {
-  const bool has = is_quantised(type) ? cpu_has_vnni() : type == WeightType::bf16 && cpu_has_bf16();
+  const bool has = is_quantised(type) ? panel_level() != CpuLevel::plain : type == WeightType::bf16 && cpu_has_bf16();
   return has && device.options().precision == Precision::fast;
 }
 
@@ -116,11 +117,9 @@ struct PanelProblem {
       return {kept + i * panel_rows, panel_rows, problem.place(i, panel, begin).columns, true, nullptr};
     }
   };
-  // f(panel, p, Sums) for panels [first, last) and all chunks, panel by panel as far along k as x, in bytes with
-  // scales, stays in the second-level cache, or nearly.
+  // f(panel, p, Sums) for panels [first, last) and all chunks, panel by panel as far along k as `elements` of x go.
   template <class F>
-  void for_all_chunks(std::int64_t first, std::int64_t last, std::int64_t chunk, F&& f) const {
-    constexpr std::int64_t elements = 1024 * 1024;
+  void for_all_chunks(std::int64_t first, std::int64_t last, std::int64_t chunk, std::int64_t elements, F&& f) const {
     alignas(64) float kept[most_rows * panel_rows];
     const std::int64_t deep = std::max(chunk, elements / m / chunk * chunk);
     for (std::int64_t outer = 0; outer < k; outer += deep) {
@@ -148,12 +147,13 @@ struct PanelProblem {
   }
 };
 
-template <WeightType type>
+// By the kernels of a level: avx2 or avx512, where the latter needs VNNI. They give the same bits.
+template <WeightType type, CpuLevel level>
 struct PanelProduct {
-  using P = Panels<type>;
-  using Dots = PanelDots<P::fine, P::minimum>;
-  static constexpr std::int64_t most = 8;                           // rows of x at once
-  static constexpr std::int64_t direct = P::groups == 1 ? 32 : 16;  // so few meet blocks that are not unpacked before
+  using P = std::conditional_t<level == CpuLevel::avx2, avx2::Panels<type>, avx512::Panels<type>>;
+  using Dots = std::conditional_t<level == CpuLevel::avx2, avx2::DotsOf<type>, avx512::DotsOf<type>>;
+  static constexpr std::int64_t most = Dots::most;  // rows of x at once
+  static constexpr std::int64_t direct = Dots::direct(P::groups);
   static constexpr std::int64_t chunk = 512;  // elements along k whose records stay in the first-level cache
   static constexpr std::int64_t block = layout_of(type).block;
 
@@ -163,14 +163,12 @@ struct PanelProduct {
   static const float* rows_at(const PanelProblem& a, std::int64_t p, std::int64_t i) {
     return a.x + Dots::floats(a.m) * (p / 32) + Dots::floats(i) * (depth(a, p) / 32);
   }
-  // How many of the rows that are left are multiplied at once: kernels exist for 1, 2, 3, 4, 6 and 8.
-  static std::int64_t group(std::int64_t left) { return left >= 8 ? 8 : left == 7 ? 4 : left == 5 ? 3 : left; }
 
   // Rows [first, last), both multiples of `most` or m.
   static void prepare(const PanelProblem& a, const float* x, std::int64_t first, std::int64_t last) {
     for (std::int64_t p = 0; p < a.k; p += chunk) {
       for (std::int64_t i = first, size; i < last; i += size) {
-        size = group(a.m - i);
+        size = Dots::together(a.m - i);
         Dots::prepare(x + i * a.k + p, a.k, size, size, depth(a, p) / 32, P::offset,
                       const_cast<float*>(rows_at(a, p, i)));
       }
@@ -178,9 +176,9 @@ struct PanelProduct {
   }
 
   static void multiply(const PanelProblem& a, std::int64_t first, std::int64_t last) {
-    a.for_all_chunks(first, last, chunk, [&](std::int64_t panel, std::int64_t p, const PanelProblem::Sums& sums) {
-      multiply_chunk(a, panel, p, sums);
-    });
+    a.for_all_chunks(
+        first, last, chunk, Dots::kept_elements,
+        [&](std::int64_t panel, std::int64_t p, const PanelProblem::Sums& sums) { multiply_chunk(a, panel, p, sums); });
   }
   static void multiply_chunk(const PanelProblem& a, std::int64_t panel, std::int64_t p,
                              const PanelProblem::Sums& sums) {
@@ -189,11 +187,11 @@ struct PanelProduct {
     const std::byte* const w = a.panel(type, panel, p);
     const bool unpacked = a.m > direct || rows < panel_rows;
     if (rows < panel_rows)
-      unpack_panel<type, false>(w, rows, blocks, records);
+      unpack<false>(w, rows, blocks, records);
     else if (unpacked)
-      unpack_panel<type, true>(w, rows, blocks, records);
+      unpack<true>(w, rows, blocks, records);
     for (std::int64_t i = 0, size; i < a.m; i += size) {
-      size = group(a.m - i);
+      size = Dots::together(a.m - i);
       const auto from = sums.from(i), to = sums.to(i);
       const float* const x = rows_at(a, p, i);
       with_rows(size, [&]<int M>() {
@@ -204,22 +202,30 @@ struct PanelProduct {
       });
     }
   }
+  template <bool full>
+  static void unpack(const std::byte* w, std::int64_t rows, std::int64_t blocks, std::byte* records) {
+    if constexpr (level == CpuLevel::avx2)
+      avx2::unpack_panel<type, full>(w, rows, blocks, records);
+    else
+      avx512::unpack_panel<type, full>(w, rows, blocks, records);
+  }
   template <class F>
   static void with_rows(std::int64_t rows, F&& f) {
+    if constexpr (most > 4) {
+      if (rows > 4) return rows == 6 ? f.template operator()<6>() : f.template operator()<8>();
+    }
     switch (rows) {
       case 1: return f.template operator()<1>();
       case 2: return f.template operator()<2>();
       case 3: return f.template operator()<3>();
-      case 4: return f.template operator()<4>();
-      case 6: return f.template operator()<6>();
-      default: return f.template operator()<8>();
+      default: return f.template operator()<4>();
     }
   }
 };
 
 // bf16: what is packed of x are pairs, and two panels meet it at a time.
 template <>
-struct PanelProduct<WeightType::bf16> {
+struct PanelProduct<WeightType::bf16, CpuLevel::avx512> {
   static constexpr std::int64_t most = 12;
   static constexpr std::int64_t chunk = 2048;  // elements along k after which sums go to memory and come back
 

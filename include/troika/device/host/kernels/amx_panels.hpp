@@ -6,7 +6,7 @@
 
 // Sixteen rows of x times panels, in tiles. A panel lies as such a product reads it: a row of a tile is a vector of a
 // record, or a line of pairs of bf16. Unit is AmxUnit, or what computes the same (tests).
-namespace troika::kernels {
+namespace troika::kernels::TROIKA_LEVEL {
 
 inline constexpr int amx_rows = 16;  // of x, or of a panel, in a tile
 
@@ -159,5 +159,5 @@ struct AmxPairs {
   }
 };
 
-}  // namespace troika::kernels
+}  // namespace troika::kernels::TROIKA_LEVEL
 #endif

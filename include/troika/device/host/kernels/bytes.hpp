@@ -4,9 +4,40 @@
 #include <troika/device/host/kernels.hpp>
 #else
 
-// Products of quantised rows with activations in 8 bits, with AVX2. The sums of a group of 32 are exact, and become
-// floats when they are scaled. (AVX-512 VNNI has panels.)
+// Products of quantised rows, as files have them, with activations in 8 bits, with AVX2. The sums of a group of 32 are
+// exact, and become floats when they are scaled. (Most weights are in panels instead.)
 namespace troika::kernels {
+
+struct ByteRounding {
+  // 32 floats as bytes from -127 to 127; returns their scale. With a NaN or an infinity among them it is NaN.
+  TROIKA_INLINE float group(const float* x, __m256i& bytes) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 value[4], most = _mm256_setzero_ps(), strange = _mm256_setzero_ps();  // the maximum looks away from NaN
+    TROIKA_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      value[j] = _mm256_loadu_ps(x + 8 * j);
+      most = _mm256_max_ps(most, _mm256_andnot_ps(sign, value[j]));
+      strange += value[j] * 0.0f;
+    }
+    const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    const __m128 pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    const float largest = _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+    const bool finite = _mm256_movemask_ps(_mm256_cmp_ps(strange, strange, _CMP_UNORD_Q)) == 0;
+    const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : largest > 1e-36f ? largest / 127.0f : 0.0f;
+    const __m256 factor = _mm256_set1_ps(finite && largest > 1e-36f ? 127.0f / largest : 0.0f);
+    __m256i whole[4];
+    TROIKA_UNROLL
+    for (int j = 0; j < 4; ++j) whole[j] = _mm256_cvtps_epi32(value[j] * factor);
+    const __m256i packed =
+        _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
+    bytes = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    return scale;
+  }
+  // Sums of four neighbours.
+  TROIKA_INLINE __m256i fours_of_ones(__m256i bytes) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+  }
+};
 
 template <WeightType type>
 struct ByteDots {
@@ -45,33 +76,12 @@ struct ByteDots {
     }
   }
   TROIKA_INLINE float prepare_group(const float* x, float* to) {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    __m256 value[4], most = _mm256_setzero_ps(), strange = _mm256_setzero_ps();  // the maximum looks away from NaN
-    TROIKA_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      value[j] = _mm256_loadu_ps(x + 8 * j);
-      most = _mm256_max_ps(most, _mm256_andnot_ps(sign, value[j]));
-      strange += value[j] * 0.0f;
-    }
-    const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-    const __m128 pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
-    const float largest = _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
-    const bool finite = _mm256_movemask_ps(_mm256_cmp_ps(strange, strange, _CMP_UNORD_Q)) == 0;
-    const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : largest > 1e-36f ? largest / 127.0f : 0.0f;
-    const __m256 factor = _mm256_set1_ps(finite && largest > 1e-36f ? 127.0f / largest : 0.0f);
-    __m256i whole[4];
-    TROIKA_UNROLL
-    for (int j = 0; j < 4; ++j) whole[j] = _mm256_cvtps_epi32(value[j] * factor);
-    const __m256i packed =
-        _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
-    const __m256i q = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    const __m256i sums = fours_of_ones(q);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), q);
-    _mm256_storeu_ps(to + 8, _mm256_cvtepi32_ps(sums) * (Group::has_minimum ? scale : -scale * Group::offset));
+    __m256i bytes;
+    const float scale = ByteRounding::group(x, bytes);
+    const __m256 sums = _mm256_cvtepi32_ps(ByteRounding::fours_of_ones(bytes));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes);
+    _mm256_storeu_ps(to + 8, sums * (Group::has_minimum ? scale : -scale * Group::offset));
     return scale;
-  }
-  TROIKA_INLINE __m256i fours_of_ones(__m256i q) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
   }
 
   // y(i, j * apart) = x(i, .) w(j * apart, .) + bias(j * apart) for i < rows <= M, j < columns <= N, with x as prepared

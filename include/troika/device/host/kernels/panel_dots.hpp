@@ -4,13 +4,23 @@
 #include <troika/device/host/kernels.hpp>
 #else
 
-namespace troika::kernels {
+namespace troika::kernels::TROIKA_LEVEL {
 
 // Some rows of x, rounded to 8 bits in groups of 32 that share a scale, times records.
 template <bool fine, bool minimum>
 struct PanelDots {
   using Wide = Vector<CpuLevel::avx512>;
   using F = Wide::F;
+
+  // Rows of x at once; how many of those that are left are: kernels exist for 1, 2, 3, 4, 6 and 8.
+  static constexpr std::int64_t most = 8;
+  static constexpr std::int64_t together(std::int64_t left) {
+    return left >= 8 ? 8 : left == 7 ? 4 : left == 5 ? 3 : left;
+  }
+  // So few rows meet blocks of one or of several groups that are not unpacked before.
+  static constexpr std::int64_t direct(int groups) { return groups == 1 ? 32 : 16; }
+  // Of x, in bytes with scales, for the second-level cache, or nearly.
+  static constexpr std::int64_t kept_elements = 1024 * 1024;
 
   // Group by group: 32 bytes of each of the M rows; their scales; and for each half of the group what offset or minimum
   // have to be multiplied with: the sum of the bytes times -offset, an integer, or times the scale. In floats.
@@ -144,18 +154,8 @@ struct PanelDots {
   }
 };
 
-// `blocks` blocks of each row of a panel, to records.
-template <WeightType type, bool full>
-TROIKA_TARGET void unpack_panel(const std::byte* data, std::int64_t rows, std::int64_t blocks, std::byte* record) {
-  using P = Panels<type>;
-  const std::int64_t bytes = rows * static_cast<std::int64_t>(layout_of(type).bytes);
-  for (std::int64_t b = 0; b < blocks; ++b, data += bytes) {
-    const PanelBlock<type, full> block{data, rows};
-    const auto head = P::head(block);
-    TROIKA_UNROLL
-    for (int j = 0; j < P::groups; ++j, record += P::record) P::group(block, head, j, record);
-  }
-}
+template <WeightType type>
+using DotsOf = PanelDots<Panels<type>::fine, Panels<type>::minimum>;
 
-}  // namespace troika::kernels
+}  // namespace troika::kernels::TROIKA_LEVEL
 #endif
