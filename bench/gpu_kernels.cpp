@@ -120,6 +120,30 @@ void product(benchmark::State& state, WeightType type) {
           });
 }
 
+// A prompt of `tokens` after `cached` others, 32 query heads that share 8 KV heads. What tensor cores do by mma is the
+// limit: about 60 % of their rate in the products above.
+void prompt_attention(benchmark::State& state, KvType type) {
+  const std::int64_t tokens = state.range(0), cached = state.range(1), d = state.range(2), all = tokens + cached;
+  constexpr std::int64_t heads = 32, kv_heads = 8;
+  const auto q = gpu().numbers({tokens, heads, d});
+  CudaTensor<float> y(gpu().device, q.shape());
+  KvRows<CudaDevice> keys(gpu().device, type, {all, kv_heads, d}), values(gpu().device, type, {all, kv_heads, d});
+  const auto numbers = gpu().numbers({all, kv_heads, d});
+  store(gpu().stream, numbers.view(), keys, 0);
+  store(gpu().stream, numbers.view(), values, 0);
+  std::vector<std::int32_t> kv_head_of(heads);
+  for (std::int64_t i = 0; i < heads; ++i)
+    kv_head_of[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i * kv_heads / heads);
+  const double pairs =
+      static_cast<double>(tokens) * (static_cast<double>(cached) + static_cast<double>(tokens + 1) / 2);
+  measure(state,
+          2.0 * static_cast<double>(q.count()) * sizeof(float) + static_cast<double>(keys.bytes() + values.bytes()),
+          4.0 * pairs * static_cast<double>(heads * d), [&](auto) {
+            attention(gpu().stream, q.view(), keys.first(all), values.first(all), kv_head_of,
+                      AttentionMask::causal(cached), 0.1f, y.view());
+          });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -142,6 +166,13 @@ int main(int argc, char** argv) {
         type == WeightType::f32 || type == WeightType::bf16 || type == WeightType::q8_0 || type == WeightType::q4_k;
     if (!many) continue;
     for (const std::int64_t tokens : {8, 512, 4096}) bench->Args({tokens, 8192, 8192});
+  }
+  for (const KvType type : {KvType::bf16, KvType::f16, KvType::q8}) {
+    const std::string name = "gpu/attention/" + std::string(to_string(type));
+    auto* bench = benchmark::RegisterBenchmark(name.c_str(), prompt_attention, type);
+    bench->ArgNames({"tokens", "cached", "head_dim"})->UseManualTime()->MinTime(0.1);
+    for (const std::int64_t d : {64, 128}) bench->Args({4096, 0, d});
+    bench->Args({512, 8192, 128})->Args({1, 32768, 128});
   }
   benchmark::RunSpecifiedBenchmarks();
   return 0;

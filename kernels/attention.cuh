@@ -10,38 +10,14 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <kernels/attention_arguments.cuh>
 #include <kernels/element.cuh>
 #include <kernels/reduce.cuh>
-#include <troika/device/kv_rows.hpp>
 
 namespace troika::cuda {
 
-inline constexpr int attention_warps = 4, attention_threads = attention_warps * 32;
 inline constexpr int attention_rows = 8, rows_of_a_warp = attention_rows / attention_warps;
 inline constexpr int attention_keys = 32;  // at once: a lane each
-inline constexpr int most_head_dim = 256;
-
-struct AttentionArguments {
-  const float* q;  // (tokens, heads, d)
-  float* y;        // (tokens, heads, d)
-  // Keys and values as KvView has them, in memory of this GPU.
-  KvType type;
-  const std::uint8_t *keys, *values;
-  const float *key_scales, *value_scales;  // of q8
-  const std::int32_t* pages;               // or null
-  // Query heads in the order of their KV heads: those of KV head i are grouped[start[i]] to grouped[start[i + 1]].
-  const std::int32_t *grouped, *start;
-  int heads, kv_heads, d;
-  std::int64_t tokens, kv_tokens;
-  // Query i reads keys before first_end + i, and of these only the last `window`; or, where it is not causal, before
-  // first_end.
-  bool causal;
-  std::int64_t first_end, window;
-  float scale, cap;  // scores s become cap tanh(s / cap) where cap is above 0
-  int splits;        // of the keys
-  // (splits, tokens, heads, d + 2) where splits > 1: the sums, the largest score, the sum of weights.
-  float* partial;
-};
 
 struct AttentionScratch {
   float queries[attention_rows][most_head_dim];
@@ -49,9 +25,6 @@ struct AttentionScratch {
             [most_head_dim / 2 + 1];  // half of a head's features at once; the odd width keeps lanes apart
 };
 
-__device__ inline std::int64_t kv_row(const AttentionArguments& a, std::int64_t token) {
-  return a.pages ? std::int64_t{a.pages[token / kv_page]} * kv_page + token % kv_page : token;
-}
 template <KvType type>
 __device__ float kv_value(const std::uint8_t* data, const float* scales, std::int64_t row, int d, int i) {
   const std::int64_t at = row * d + i;
@@ -60,16 +33,6 @@ __device__ float kv_value(const std::uint8_t* data, const float* scales, std::in
   if constexpr (type == KvType::f16) return to_float(reinterpret_cast<const f16*>(data)[at]);
   if constexpr (type == KvType::q8)
     return scales[row] * static_cast<float>(reinterpret_cast<const std::int8_t*>(data)[at]);
-}
-
-struct KeyRange {
-  std::int64_t begin, end;
-};
-// Which keys a token may read.
-__device__ inline KeyRange readable(const AttentionArguments& a, std::int64_t token) {
-  std::int64_t end = a.first_end + (a.causal ? token : 0), begin = 0;
-  if (a.causal && end > a.window) begin = end - a.window;
-  return {begin, end < a.kv_tokens ? end : a.kv_tokens};
 }
 
 // wide: features that a lane keeps, at least d / 32. Four blocks on a multiprocessor: where more are wished for, nvcc
@@ -189,6 +152,10 @@ static __global__ void __launch_bounds__(attention_threads)
   }
 }
 
+inline void merge_attention(const AttentionArguments& a, cudaStream_t stream) {
+  launch(attention_merge_kernel, dim3(static_cast<unsigned>(a.tokens * a.heads)), attention_threads, stream, a);
+}
+
 // Of one type of cache, so that several sources may compile what nvcc takes long for.
 template <KvType type>
 void attend(const AttentionArguments& a, dim3 blocks, cudaStream_t stream) {
@@ -211,8 +178,7 @@ inline void attention(const AttentionArguments& a, int most_group, cudaStream_t 
     case KvType::f16: attend<KvType::f16>(a, blocks, stream); break;
     case KvType::q8: attend<KvType::q8>(a, blocks, stream); break;
   }
-  if (a.splits > 1)
-    launch(attention_merge_kernel, dim3(static_cast<unsigned>(a.tokens * a.heads)), attention_threads, stream, a);
+  if (a.splits > 1) merge_attention(a, stream);
 }
 
 }  // namespace troika::cuda

@@ -92,4 +92,20 @@ __device__ T from_float(float value) {
 #endif
 }
 
+// Two of T, bf16 or f16, in a word.
+template <class T>
+__device__ std::uint32_t pair_of(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  std::uint32_t result;
+  if constexpr (dtype_of<T> == DType::f16) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  }
+  return result;
+#else
+  return std::uint32_t{T(low).bits} | static_cast<std::uint32_t>(T(high).bits) << 16;
+#endif
+}
+
 }  // namespace troika::cuda

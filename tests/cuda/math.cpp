@@ -229,6 +229,40 @@ TEST_CASE("attention over a cache of any type, in rows or pages, is the same on 
   CHECK(recording.problems().empty());
 }
 
+TEST_CASE("attention of a prompt is in 16 bits, or exact where that is asked for") {
+  const troika::recording::Recording recording;
+  const std::int64_t heads = 6, kv_heads = 2, d = 40, tokens = 9, cached = 81;
+  const auto q = numbers(tokens * heads * d, 6), k = numbers(cached * kv_heads * d, 7),
+             v = numbers(cached * kv_heads * d, 8);
+  const std::vector<std::int32_t> kv_head_of{0, 1, 1, 1, 1, 0};
+  const auto attended = [&](auto& on, KvType type, std::int64_t features) {
+    using D = std::decay_t<decltype(on.device)>;
+    const auto queries = placed(on, q, {tokens * d / features, heads, features});
+    const auto new_k = placed(on, k, {cached * d / features, kv_heads, features}),
+               new_v = placed(on, v, {cached * d / features, kv_heads, features});
+    troika::KvRows<D> keys(on.device, type, new_k.shape()), values(on.device, type, new_v.shape());
+    store(on.stream, new_k.view(), keys, 0);
+    store(on.stream, new_v.view(), values, 0);
+    Tensor<float, D> y(on.device, queries.shape());
+    attention(on.stream, queries.view(), keys.first(new_k.shape()[0]), values.first(new_k.shape()[0]), kv_head_of,
+              troika::AttentionMask::causal(new_k.shape()[0] - queries.shape()[0]), 0.2f, y.view());
+    return fetched(on, y);
+  };
+  On<HostDevice> host;
+  On<CudaDevice> exact(Precision::exact), fast(Precision::fast);
+  for (const auto type : troika::kv_types) {
+    INFO(to_string(type));
+    const auto want = attended(host, type, d);
+    const double rounded = distance_of_sums(attended(fast, type, d), want);
+    CHECK(rounded <= (type == KvType::f16 ? 2e-3 : 2e-2));
+    CHECK(rounded > 3e-5);
+  }
+  CHECK(distance(attended(exact, KvType::f16, d), attended(host, KvType::f16, d)) <= 3e-5);
+  // So are heads whose features are no multiple of 8.
+  CHECK(distance(attended(fast, KvType::f16, 20), attended(host, KvType::f16, 20)) <= 3e-5);
+  CHECK(recording.problems().empty());
+}
+
 TEST_CASE("products and look-ups with weights of each type agree with double, of few rows and many") {
   const troika::recording::Recording recording;
   const std::int64_t n = 21;

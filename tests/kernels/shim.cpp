@@ -80,6 +80,136 @@ TEST_CASE("what a GPU does not define is an error of the shim") {
   CHECK_THROWS_WITH(run(wait_for, &flag, &seen), "threads wait for a flag that nobody sets");
 }
 
+namespace {
+
+// Element i of a lane's part of a, b and d, as the PTX ISA has them for mma.m16n8k16 (row, column).
+struct Place {
+  int row, column;
+};
+Place of_a(int lane, int i) {
+  return {lane / 4 + (i < 2 || (4 <= i && i < 6) ? 0 : 8), lane % 4 * 2 + (i & 1) + (i < 4 ? 0 : 8)};
+}
+Place of_b(int lane, int i) { return {lane % 4 * 2 + (i & 1) + (i < 2 ? 0 : 8), lane / 4}; }
+Place of_d(int lane, int i) { return {lane / 4 + (i < 2 ? 0 : 8), lane % 4 * 2 + (i & 1)}; }
+
+// As its lanes have them in their registers.
+struct Registers {
+  std::uint16_t a[32][8], b[32][4];
+  float d[32][4];
+};
+template <class T>
+void multiply_registers(Registers* warp) {
+  const int lane = static_cast<int>(threadIdx.x);
+  std::uint32_t a[4], b[2];
+  for (int i = 0; i < 4; ++i) a[i] = warp->a[lane][2 * i] | std::uint32_t{warp->a[lane][2 * i + 1]} << 16;
+  for (int i = 0; i < 2; ++i) b[i] = warp->b[lane][2 * i] | std::uint32_t{warp->b[lane][2 * i + 1]} << 16;
+  cuda::multiply_add<T>(warp->d[lane], a, b[0], b[1]);
+}
+template <class T>
+bool product_is_right() {
+  int a[16][16], b[16][8];  // small whole numbers: sums are exact
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) a[i][j] = (i * 7 + j * 3) % 11 - 4;
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 8; ++j) b[i][j] = (i * 5 + j * 13) % 17 - 6;
+  Registers warp{};
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto bits = [](int value) { return T(static_cast<float>(value)).bits; };
+    for (int i = 0; i < 8; ++i) warp.a[lane][i] = bits(a[of_a(lane, i).row][of_a(lane, i).column]);
+    for (int i = 0; i < 4; ++i) warp.b[lane][i] = bits(b[of_b(lane, i).row][of_b(lane, i).column]);
+    for (int i = 0; i < 4; ++i) warp.d[lane][i] = 1000.0f * static_cast<float>(i);
+  }
+  Machine machine;
+  cuda::launch(multiply_registers<T>, dim3{}, 32, machine.stream(0), &warp);
+  machine.run();
+  bool right = true;
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const auto [row, column] = of_d(lane, i);
+      int sum = 1000 * i;
+      for (int k = 0; k < 16; ++k) sum += a[row][k] * b[k][column];
+      right = right && warp.d[lane][i] == static_cast<float>(sum);
+    }
+  }
+  return right;
+}
+
+struct Tiles {
+  alignas(16) std::uint16_t rows[32][8];  // of four matrices
+};
+template <bool transposed>
+void load_tiles(std::uint32_t* out) {
+  TROIKA_SHARED(Tiles, tiles);
+  for (int i = 0; i < 8; ++i) tiles.rows[threadIdx.x][i] = static_cast<std::uint16_t>(threadIdx.x * 8 + i);
+  __syncthreads();
+  std::uint32_t got[4];
+  cuda::load_matrices<transposed>(got, tiles.rows[threadIdx.x]);
+  for (int i = 0; i < 4; ++i) out[threadIdx.x * 4 + i] = got[i];
+}
+
+struct Copied {
+  alignas(16) std::uint32_t at[2][32][4];
+};
+template <bool waits>
+void copy_two(const std::uint32_t* in, std::uint32_t* out) {
+  TROIKA_SHARED(Copied, copied);
+  const auto thread = threadIdx.x;
+  cuda::copy_later(copied.at[0][thread], in + 4 * thread, 16);
+  cuda::copy_later(copied.at[1][thread], in, 0);
+  cuda::end_of_copies();
+  if constexpr (waits) cuda::wait_for_copies<0>();
+  __syncthreads();
+  out[thread] = copied.at[0][31 - thread][1] + copied.at[1][31 - thread][3];
+  if constexpr (!waits) cuda::wait_for_copies<0>();
+}
+
+}  // namespace
+
+TEST_CASE("tensor cores of the shim multiply matrices whose elements lie in lanes as PTX says") {
+  CHECK(product_is_right<bf16>());
+  CHECK(product_is_right<f16>());
+}
+
+TEST_CASE("matrices come from shared memory to the lanes that multiply them, also transposed") {
+  Machine machine;
+  std::vector<std::uint32_t> plain(128), transposed(128);
+  cuda::launch(load_tiles<false>, dim3{}, 32, machine.stream(0), plain.data());
+  cuda::launch(load_tiles<true>, dim3{}, 32, machine.stream(0), transposed.data());
+  machine.run();
+  for (std::uint32_t lane = 0; lane < 32; ++lane) {
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      const std::uint32_t g = lane / 4, t = lane % 4, first = 64 * i + 8 * g + 2 * t;
+      CHECK(plain[lane * 4 + i] == (first | (first + 1) << 16));
+      const std::uint32_t above = 64 * i + 16 * t + g;
+      CHECK(transposed[lane * 4 + i] == (above | (above + 8) << 16));
+    }
+  }
+}
+
+TEST_CASE("copies to shared memory are there when they were waited for") {
+  std::vector<std::uint32_t> in(128), out(32);
+  for (std::uint32_t i = 0; i < 128; ++i) in[i] = i;
+  Memory<std::uint32_t> from(in);
+  const auto all_right = [&](auto kernel, Schedule schedule) {
+    Machine machine(schedule);
+    cuda::launch(kernel, dim3{}, 32, machine.stream(0), static_cast<const std::uint32_t*>(from.data()), out.data());
+    machine.run();
+    for (std::uint32_t i = 0; i < 32; ++i)
+      if (out[i] != 4 * (31 - i) + 1) return false;
+    return true;
+  };
+  for (const auto& schedule : schedules()) {
+    CHECK(all_right(copy_two<true>, schedule));
+    bool noticed = false;
+    try {
+      noticed = !all_right(copy_two<false>, schedule);
+    } catch (const std::exception&) {
+      noticed = true;
+    }
+    CHECK(noticed);
+  }
+}
+
 #if defined(TROIKA_FOLLOWS_ACCESSES)
 namespace {
 

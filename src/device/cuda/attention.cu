@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <kernels/attention.cuh>
+#include <kernels/attention_prompt.cuh>
 #include <troika/device/checks.hpp>
 #include <troika/device/cuda/attention.hpp>
 
@@ -16,6 +17,14 @@ namespace troika {
 namespace cuda {
 extern template void attend<KvType::f16>(const AttentionArguments&, dim3, cudaStream_t);
 extern template void attend<KvType::q8>(const AttentionArguments&, dim3, cudaStream_t);
+extern template void attend_up_to<bf16, 64>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<bf16, 96>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<bf16, 128>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<bf16, 256>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<f16, 64>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<f16, 96>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<f16, 128>(const AttentionArguments&, std::int64_t, cudaStream_t);
+extern template void attend_up_to<f16, 256>(const AttentionArguments&, std::int64_t, cudaStream_t);
 }  // namespace cuda
 
 namespace {
@@ -25,6 +34,16 @@ namespace {
 int splits_of(std::int64_t blocks, std::int64_t keys, int multiprocessors) {
   const std::int64_t wanted = 2 * multiprocessors / std::max<std::int64_t>(blocks, 1);
   return static_cast<int>(std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(keys / 256, 1)));
+}
+
+// Of a KV head, from which on tensor cores are taken, though their blocks are of 64 or 128: keys are read once for all.
+constexpr std::int64_t rows_for_tensor_cores = 32;
+
+// Whether the kernel for prompts can load this, 16 bytes at a time, and count it.
+bool fits_tensor_cores(View<const float> q, const KvView& keys, const KvView& values, View<float> y) {
+  constexpr std::int64_t most = 1 << 30;
+  return q.shape()[2] % 8 == 0 && q.shape()[0] * q.shape()[1] < most && keys.shape[0] < most &&
+         cuda::aligned(q.data()) && cuda::aligned(keys.data) && cuda::aligned(values.data) && cuda::aligned(y.data());
 }
 
 }  // namespace
@@ -61,38 +80,49 @@ void attention(CudaStream& stream, View<const float> q, KvView keys, KvView valu
     pages = queue.on_device(std::span(keys.pages, count));
   }
 
-  const std::int64_t blocks = (tokens * most_group + cuda::attention_rows - 1) / cuda::attention_rows * kv_heads;
-  // Where keys are split depends on the other rows.
-  const bool invariant = stream.device().options().invariant;
-  const int splits = invariant ? 1 : splits_of(blocks, kv_tokens, queue.multiprocessors());
+  const std::int64_t rows = tokens * most_group;
+  const CudaOptions& options = stream.device().options();
+  // On invariant devices a row has the same bits whatever others there are, and these choose the kernel and the splits.
+  const bool prompt = rows >= rows_for_tensor_cores && options.precision == Precision::fast && !options.invariant &&
+                      fits_tensor_cores(q, keys, values, y);
+  const std::int64_t rows_of_block = !prompt   ? cuda::attention_rows
+                                     : d > 128 ? cuda::PromptTiles<256>::rows
+                                               : cuda::PromptTiles<128>::rows;
+  const std::int64_t blocks = (rows + rows_of_block - 1) / rows_of_block * kv_heads;
+  const int splits = options.invariant ? 1 : splits_of(blocks, kv_tokens, queue.multiprocessors());
   CudaDevice::Buffer partial;
   if (splits > 1) {
-    const auto rows = static_cast<std::size_t>(splits * tokens * heads), width = static_cast<std::size_t>(d + 2);
-    partial = stream.device().allocate(rows * width * sizeof(float));
+    partial = stream.device().allocate(static_cast<std::size_t>(splits * tokens * heads * (d + 2)) * sizeof(float));
   }
-  cuda::attention({.q = q.data(),
-                   .y = y.data(),
-                   .type = keys.type,
-                   .keys = keys.data,
-                   .values = values.data,
-                   .key_scales = keys.scales,
-                   .value_scales = values.scales,
-                   .pages = pages,
-                   .grouped = grouped,
-                   .start = grouped + heads,
-                   .heads = static_cast<int>(heads),
-                   .kv_heads = static_cast<int>(kv_heads),
-                   .d = static_cast<int>(d),
-                   .tokens = tokens,
-                   .kv_tokens = kv_tokens,
-                   .causal = mask.is_causal(),
-                   .first_end = mask.first_end(),
-                   .window = mask.window(),
-                   .scale = scale,
-                   .cap = cap,
-                   .splits = splits,
-                   .partial = reinterpret_cast<float*>(partial.data())},
-                  most_group, queue.stream());
+  const cuda::AttentionArguments arguments{.q = q.data(),
+                                           .y = y.data(),
+                                           .type = keys.type,
+                                           .keys = keys.data,
+                                           .values = values.data,
+                                           .key_scales = keys.scales,
+                                           .value_scales = values.scales,
+                                           .pages = pages,
+                                           .grouped = grouped,
+                                           .start = grouped + heads,
+                                           .heads = static_cast<int>(heads),
+                                           .kv_heads = static_cast<int>(kv_heads),
+                                           .d = static_cast<int>(d),
+                                           .tokens = tokens,
+                                           .kv_tokens = kv_tokens,
+                                           .causal = mask.is_causal(),
+                                           .first_end = mask.first_end(),
+                                           .window = mask.window(),
+                                           .scale = scale,
+                                           .cap = cap,
+                                           .splits = splits,
+                                           .partial = reinterpret_cast<float*>(partial.data())};
+  if (!prompt) return cuda::attention(arguments, most_group, queue.stream());
+  if (keys.type == KvType::f16) {
+    cuda::attend_prompt<f16>(arguments, rows, queue.stream());
+  } else {
+    cuda::attend_prompt<bf16>(arguments, rows, queue.stream());
+  }
+  if (splits > 1) cuda::merge_attention(arguments, queue.stream());
 }
 
 }  // namespace troika

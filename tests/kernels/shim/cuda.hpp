@@ -9,7 +9,10 @@
 #include <memory>
 #include <utility>
 
+#include <troika/core/dtype.hpp>
+
 #include "machine.hpp"
+#include "tensor_core.hpp"
 
 #define __global__
 #define __device__
@@ -19,6 +22,7 @@
 #define gridDim (::troika::shim::current->grid->blocks)
 #define TROIKA_ARGUMENT const
 #define TROIKA_UNROLL
+#define TROIKA_ROLLED
 #define TROIKA_SHARED(Type, name) Type& name = *reinterpret_cast<Type*>(::troika::shim::shared_memory(sizeof(Type)))
 
 using cudaStream_t = troika::shim::Stream*;
@@ -67,6 +71,16 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, int threads, cudaStream_
 }
 
 using shim::copy_later, shim::end_of_copies;
+template <class T>
+void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  shim::multiply_add(d, a, b0, b1, [](std::uint16_t bits) { return static_cast<float>(T::from_bits(bits)); });
+}
+template <bool transposed>
+void load_matrices(std::uint32_t (&to)[4], const void* row) {
+  shim::load_matrices(to, row, transposed);
+}
+inline float exp2_fast(float x) { return std::exp2(x); }
+
 using shim::load_acquire, shim::store_release;
 template <int n>
 void wait_for_copies() {

@@ -198,14 +198,13 @@ std::byte* shared_memory(std::size_t bytes) {
   return block.shared.get();
 }
 
-std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int from) {
+WordsOfWarp exchange_words(unsigned mask, const Words& words) {
   const Inside inside;
   Thread& self = *current;
   Warp& warp = warp_of(self);
   if (mask != 0xffffffffu || warp.alive != warp_size) fail(name(self) + " exchanges with less than a whole warp");
-  if (from < 0 || from >= warp_size) fail(name(self) + " reads lane " + std::to_string(from));
   auto& slots = warp.slots[self.exchanges++ % 2];
-  slots[static_cast<std::size_t>(lane())] = word;
+  slots[static_cast<std::size_t>(lane())] = words;
   self.generation = warp.generation;
   if (++warp.arrived == warp_size) {
     warp.arrived = 0;
@@ -213,7 +212,11 @@ std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int from) {
   }
   self.state = Thread::State::in_exchange;
   self.fibre.suspend();
-  return slots[static_cast<std::size_t>(from)];
+  return slots;
+}
+std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int from) {
+  if (from < 0 || from >= warp_size) fail(name(*current) + " reads lane " + std::to_string(from));
+  return exchange_words(mask, {word})[static_cast<std::size_t>(from)][0];
 }
 
 Stream* Machine::stream(int index) {

@@ -46,6 +46,10 @@ struct Copy {
   int bytes;  // that are read; the others become zeros
 };
 
+// What a lane gives the others of its warp at once.
+using Words = std::array<std::uint64_t, 3>;
+using WordsOfWarp = std::array<Words, warp_size>;
+
 struct Thread {
   enum class State { ready, spinning, at_barrier, in_exchange, done };
 
@@ -70,7 +74,7 @@ struct Thread {
 struct Warp {
   int arrived = 0, alive = 0;
   std::uint64_t generation = 0;
-  std::array<std::array<std::uint64_t, warp_size>, 2> slots{};  // of this exchange and of the one before it
+  std::array<WordsOfWarp, 2> slots{};  // of this exchange and of the one before it
 };
 
 struct Block {
@@ -144,6 +148,8 @@ extern std::uint64_t (*clock)();  // in nanoseconds; at first 20 for each spin()
 std::byte* shared_memory(std::size_t bytes);
 void touch(const void* address, std::size_t bytes, bool write);
 [[noreturn]] void fail(std::string what);
+// What each lane of the warp gives.
+WordsOfWarp exchange_words(unsigned mask, const Words& words);
 std::uint64_t exchange_word(unsigned mask, std::uint64_t word, int lane);
 
 template <class T>

@@ -31,7 +31,8 @@ enum class StepGraphs { none, whole, pieces };
 
 struct CudaOptions {
   std::size_t memory_limit = SIZE_MAX;  // bytes; allocations past it throw out_of_memory
-  // fast: f32 weights are multiplied in TF32, others in their own type or, quantised, in bf16.
+  // fast: f32 weights are multiplied in TF32, others in their own type or, quantised, in bf16; attention of prompts in
+  // bf16, or f16 where the cache is of it.
   Precision precision = Precision::fast;
   // The same bits on 1, 2, 4 and 8 devices, and for each row whatever other rows there are: products of any number of
   // rows are those of few, in float, and keys are not split. Prompts take many times as long. Not by NCCL, which adds
