@@ -21,22 +21,43 @@ inline constexpr int attention_keys = 32;  // at once: a lane each
 
 struct AttentionScratch {
   float queries[attention_rows][most_head_dim];
-  float keys[attention_keys]
-            [most_head_dim / 2 + 1];  // half of a head's features at once; the odd width keeps lanes apart
+  // Of keys or values half of a head's features at once; the odd width keeps lanes apart.
+  float tile[attention_keys][most_head_dim / 2 + 1];
 };
 
 template <KvType type>
-__device__ float kv_value(const std::uint8_t* data, const float* scales, std::int64_t row, int d, int i) {
-  const std::int64_t at = row * d + i;
-  if constexpr (type == KvType::f32) return reinterpret_cast<const float*>(data)[at];
-  if constexpr (type == KvType::bf16) return to_float(reinterpret_cast<const bf16*>(data)[at]);
-  if constexpr (type == KvType::f16) return to_float(reinterpret_cast<const f16*>(data)[at]);
-  if constexpr (type == KvType::q8)
-    return scales[row] * static_cast<float>(reinterpret_cast<const std::int8_t*>(data)[at]);
+using KvElement = std::conditional_t<
+    type == KvType::f32, float,
+    std::conditional_t<type == KvType::bf16, bf16, std::conditional_t<type == KvType::f16, f16, std::int8_t>>>;
+__device__ inline float to_float(std::int8_t value) { return static_cast<float>(value); }
+
+// Features i to i + n - 1 of a row, 16 bytes at a time where `packs`, zeros past its end.
+template <KvType type, int n>
+__device__ void kv_values(const std::uint8_t* data, const float* scales, std::int64_t row, int d, int i, bool packs,
+                          float (&to)[n]) {
+  using T = KvElement<type>;
+  constexpr int each = n < pack_of<T> ? n : pack_of<T>;
+  const T* const from = reinterpret_cast<const T*>(data) + row * d + i;
+  const float scale = type == KvType::q8 ? scales[row] : 1.0f;
+  TROIKA_UNROLL
+  for (int j = 0; j < n; j += each) {
+    Pack<T, each> pack{};
+    if (packs) {
+      if (i < d) pack = load_pack<Pack<T, each>>(from + j);
+    } else {
+      TROIKA_UNROLL
+      for (int e = 0; e < each; ++e)
+        if (i + j + e < d) pack.at[e] = from[j + e];
+    }
+    TROIKA_UNROLL
+    for (int e = 0; e < each; ++e) to[j + e] = type == KvType::q8 ? scale * to_float(pack.at[e]) : to_float(pack.at[e]);
+  }
 }
 
-// wide: features that a lane keeps, at least d / 32. Four blocks on a multiprocessor: where more are wished for, nvcc
-// spills registers.
+// wide: features that a lane keeps, at least d / 32. What bounds decoding is memory: an H100 gives a multiprocessor about
+// 15 bytes a cycle, some 1000 cycles after they were asked for, so about 15 KiB have to be under way in each. A block asks
+// for 32 bytes a thread of a 16-bit cache, 4 KiB, and four are on a multiprocessor: where more are wished for, nvcc spills
+// registers.
 template <KvType type, int wide>
 __global__ void __launch_bounds__(attention_threads, 4) attention_kernel(TROIKA_ARGUMENT AttentionArguments a) {
   TROIKA_SHARED(AttentionScratch, s);
@@ -65,50 +86,81 @@ __global__ void __launch_bounds__(attention_threads, 4) attention_kernel(TROIKA_
 
   float sums[rows_of_a_warp][wide] = {}, largest[rows_of_a_warp], total[rows_of_a_warp] = {};
   for (float& value : largest) value = -INFINITY;
-  const int half = (a.d + 1) / 2;
+  const auto at_16 = [](const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; };
+  const bool packs = a.d % 8 == 0 && at_16(a.keys) && at_16(a.values);
+  const int half = (a.d + 15) / 16 * 8;
+  // The next `width` features of keys or values; `waits` for the tile that was there to be read.
+  const auto load = [&](const std::uint8_t* data, const float* scales, std::int64_t at, int some, int from, int width,
+                        bool waits) {
+    constexpr int at_once = 2;
+    const int eights = (width + 7) / 8, pieces = some * eights;
+    if (waits) __syncthreads();
+    for (int i = thread; i < pieces; i += at_once * attention_threads) {
+      float eight[at_once][8];
+      TROIKA_UNROLL
+      for (int n = 0; n < at_once; ++n) {
+        const int one = i + n * attention_threads < pieces ? i + n * attention_threads : i;
+        kv_values<type>(data, scales, kv_row(a, at + one / eights) * a.kv_heads + kv, a.d, from + one % eights * 8,
+                        packs, eight[n]);
+      }
+      TROIKA_UNROLL
+      for (int n = 0; n < at_once; ++n) {
+        const int one = i + n * attention_threads;
+        if (one >= pieces) break;
+        TROIKA_UNROLL
+        for (int j = 0; j < 8; ++j) s.tile[one / eights][one % eights * 8 + j] = eight[n][j];
+      }
+    }
+    __syncthreads();
+  };
   for (std::int64_t at = begin; at < end; at += attention_keys) {
     const int some = static_cast<int>(end - at < attention_keys ? end - at : attention_keys);
     // Scores: a lane has a key.
     float scores[rows_of_a_warp] = {};
     for (int from = 0; from < a.d; from += half) {
       const int width = a.d - from < half ? a.d - from : half;
-      if (at > begin || from > 0) __syncthreads();  // the half before this one was read
-      for (int i = thread; i < some * width; i += attention_threads) {
-        const std::int64_t row = kv_row(a, at + i / width) * a.kv_heads + kv;
-        s.keys[i / width][i % width] = kv_value<type>(a.keys, a.key_scales, row, a.d, from + i % width);
-      }
-      __syncthreads();
+      load(a.keys, a.key_scales, at, some, from, width, at > begin || from > 0);
       if (lane < some) {
         for (int r = 0; r < rows_of_a_warp; ++r) {
           const int row = warp * rows_of_a_warp + r;
           if (row >= count) break;
-          for (int i = 0; i < width; ++i) scores[r] += s.queries[row][from + i] * s.keys[lane][i];
+          for (int i = 0; i < width; ++i) scores[r] += s.queries[row][from + i] * s.tile[lane][i];
         }
       }
     }
+    float weights[rows_of_a_warp];
     TROIKA_UNROLL
     for (int r = 0; r < rows_of_a_warp; ++r) {
       const int row = warp * rows_of_a_warp + r;
-      if (row >= count) break;  // whole warps
+      weights[r] = 0;
+      if (row >= count) continue;
       const KeyRange own = readable(a, (first + row) / group);
       const bool allowed = lane < some && at + lane >= own.begin && at + lane < own.end;
       const float capped = a.cap > 0 ? a.cap * tanhf(scores[r] / a.cap) : scores[r];
       const float score = allowed ? capped : -INFINITY;
       const float most = fmaxf(largest[r], warp_max(score));
       if (most == -INFINITY) continue;  // nothing to read so far
-      const float keep = expf(largest[r] - most), weight = expf(score - most);
+      const float keep = expf(largest[r] - most);
+      weights[r] = expf(score - most);
       largest[r] = most;
-      total[r] = total[r] * keep + warp_sum(weight);
+      total[r] = total[r] * keep + warp_sum(weights[r]);
       for (int j = 0; j < wide; ++j) sums[r][j] *= keep;
-      // Sums: a lane has features, and every key's weight comes from its lane.
+    }
+    // Sums: a lane has features, and every key's weight comes from its lane.
+    for (int from = 0; from < a.d; from += half) {
+      const int width = a.d - from < half ? a.d - from : half;
+      load(a.values, a.value_scales, at, some, from, width, true);
+      if (warp * rows_of_a_warp >= count) continue;  // whole warps
       for (int key = 0; key < some; ++key) {
-        const float w = __shfl_sync(all_lanes, weight, key);
-        if (w == 0) continue;
-        const std::int64_t kv_at = kv_row(a, at + key) * a.kv_heads + kv;
         TROIKA_UNROLL
-        for (int j = 0; j < wide; ++j) {
-          const int feature = j * warp_size + lane;
-          if (feature < a.d) sums[r][j] += w * kv_value<type>(a.values, a.value_scales, kv_at, a.d, feature);
+        for (int r = 0; r < rows_of_a_warp; ++r) {
+          const float w = __shfl_sync(all_lanes, weights[r], key);
+          if (w == 0) continue;
+          TROIKA_UNROLL
+          for (int j = 0; j < wide; ++j) {
+            const int feature = j * warp_size + lane - from;
+            if (feature >= 0 && feature < width) sums[r][j] += w * s.tile[key][feature];
+          }
         }
       }
     }
