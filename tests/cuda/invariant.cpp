@@ -133,27 +133,27 @@ TEST_CASE("a token has the same bits on invariant GPUs beside other sequences as
 }
 
 TEST_CASE("a query has the same bits on invariant GPUs, whatever the number of others, over many keys") {
-  constexpr std::int64_t heads = 2, d = 8, keys = 700, most = 20;
+  constexpr std::int64_t heads = 2, d = 64, keys = 700, most = 40;
   const auto cached = numbers(keys * d, 1), queries = numbers(most * heads * d, 2);
   const std::vector<std::int32_t> kv_head_of{0, 0};
-  for (const std::int64_t window : {std::int64_t{0}, std::int64_t{601}}) {
+  for (const auto& [type, window] : {std::pair{KvType::f32, keys}, {KvType::bf16, keys}, {KvType::f16, 601}}) {
     Values alone;
     for (const std::int64_t tokens : {std::int64_t{1}, std::int64_t{2}, most}) {
-      const Recording recording;
-      CudaDevice device(0, {.precision = Precision::exact, .invariant = true});
+      const Recording recording({.schedule = {shim::Schedule::Order::forward}});
+      CudaDevice device(0, {.invariant = true});
       CudaStream stream(device);
       CudaTensor<float> q(device, {tokens, heads, d}), kv(device, {keys, 1, d}), y(device, {tokens, heads, d});
       const std::int64_t first = (most - tokens) * heads * d;
       upload(stream, View<const float>(queries.data() + first, q.shape()), q.view());
       upload(stream, View<const float>(cached.data(), kv.shape()), kv.view());
-      const auto mask =
-          window > 0 ? AttentionMask::causal(keys - tokens, window) : AttentionMask::causal(keys - tokens);
-      attention(stream, std::as_const(q).view(), std::as_const(kv).view(), std::as_const(kv).view(), kv_head_of, mask,
-                0.5f, y.view());
+      KvRows<CudaDevice> rows(device, type, kv.shape());
+      store(stream, std::as_const(kv).view(), rows, 0);
+      attention(stream, std::as_const(q).view(), rows.first(keys), rows.first(keys), kv_head_of,
+                AttentionMask::causal(keys - tokens, window), 0.5f, y.view());
       const auto all = read_back(stream, std::as_const(y).view());
       const Values last(all.span().end() - heads * d, all.span().end());
       if (alone.empty()) alone = last;
-      INFO(tokens << " tokens, window " << window);
+      INFO(tokens << " tokens, window " << window << ", " << to_string(type));
       CHECK(last == alone);
     }
   }
