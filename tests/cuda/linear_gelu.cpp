@@ -90,9 +90,9 @@ Values through_mlp(auto& pipeline, Activation activation, std::int64_t tokens) {
       {pipeline, matrix(up, hidden), bias, part}, activation, {pipeline, matrix(down, inner), {}, part}};
   auto in = Tensor<float, D>(pipeline.device(), {tokens, hidden});
   upload(pipeline.stream(), matrix(x, hidden), in.view());
-  return detail::with_mlp(mlp, [&](const auto&... stages) {
+  return detail::with_mlp(mlp, [&](const auto& last, const auto&... before) {
     return values_of<float>(pipeline,
-                            pipeline.run(DTensor<float, Replicate, D>(std::move(in)), stages..., to<Replicate>));
+                            pipeline.run(DTensor<float, Replicate, D>(std::move(in)), before..., last, to<Replicate>));
   });
 }
 
