@@ -25,8 +25,8 @@ template <WeightType type>
 struct PieceOf {
   static constexpr int bytes = static_cast<int>(row_bytes(type, piece_elements));
   static_assert(bytes % 16 == 0);  // so that all pieces of a row begin as far from a multiple of 16
-  // Rows of W; those of Q8_0 are as many bytes as x.
-  static constexpr int together = type == WeightType::q8_0 ? 1 : 2, under_way = 2;
+  // Rows of W; those of Q8_0 are as many bytes as x, and two of Q3_K do not fit in registers with 8 rows of x.
+  static constexpr int together = type == WeightType::q8_0 || type == WeightType::q3_k ? 1 : 2, under_way = 2;
   // Copies begin at multiples of 16 bytes, up to 15 before the piece, and words are read up to 7 bytes after it.
   struct alignas(16) Slot {
     std::uint8_t at[bytes + 32];
