@@ -166,6 +166,19 @@ TEST_CASE("An id that is not in the vocabulary is an error") {
   }
 }
 
+TEST_CASE("The tokens of a vocabulary may be written in any order, far from that of their ids") {
+  constexpr int count = 10'000;
+  for (const bool reversed : {false, true}) {
+    std::string vocab = R"("[UNK]":0)";
+    for (int i = 1; i < count; ++i)
+      vocab += ",\"w" + std::to_string(i) + "\":" + std::to_string(reversed ? count - i : i);
+    const auto tokenizer = Tokenizer::parse(
+        R"({"pre_tokenizer":{"type":"WhitespaceSplit"},"model":{"type":"WordPiece","vocab":{)" + vocab + "}}}");
+    CHECK(tokenizer.vocab_size() == count);
+    CHECK(tokenizer.encode("w1 w9999 w77") == (reversed ? Ids{9999, 1, 9923} : Ids{1, 9999, 77}));
+  }
+}
+
 TEST_CASE("Added tokens take the spaces and word boundaries that they ask for") {
   const auto with = [](const std::string& options) {
     return Tokenizer::parse(R"({"added_tokens":[{"id":5,"content":"key","normalized":false)" + options +

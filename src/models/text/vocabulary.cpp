@@ -24,7 +24,7 @@ Vocabulary::Vocabulary(const Fields& owner, const char* key) {
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > static_cast<std::uint64_t>(limit)) {
       to_integer(value, 0, limit, vocab.where() + ": the id of " + in_quotes(token));
     }
-    add(token, static_cast<std::int32_t>(value.get<std::int64_t>()), vocab.where());
+    insert(token, static_cast<std::int32_t>(value.get<std::int64_t>()), vocab.where());
   }
 }
 
@@ -50,15 +50,20 @@ Vocabulary::Vocabulary(std::span<const std::string_view> tokens, const std::stri
 }
 
 void Vocabulary::add(const std::string& token, std::int32_t id, const std::string& where) {
+  const auto limit = highest_id(ids_.size() + 1);
+  if (id < 0 || id > limit) {
+    bad_file(where + ": the token " + in_quotes(token) + " has the id " + std::to_string(id) + ", far beyond the " +
+             std::to_string(ids_.size() + 1) + " tokens of the file; valid are 0 to " + std::to_string(limit));
+  }
+  insert(token, id, where);
+}
+
+void Vocabulary::insert(const std::string& token, std::int32_t id, const std::string& where) {
   const auto [at, inserted] = ids_.try_emplace(token, id);
   if (!inserted) {
     if (at->second == id) return;
     bad_file(where + ": the token " + in_quotes(token) + " has the ids " + std::to_string(at->second) + " and " +
              std::to_string(id));
-  }
-  if (id < 0 || id > highest_id(ids_.size())) {
-    bad_file(where + ": the token " + in_quotes(token) + " has the id " + std::to_string(id) + ", far beyond the " +
-             std::to_string(ids_.size()) + " tokens of the file");
   }
   const auto index = static_cast<std::size_t>(id);
   if (index >= tokens_.size()) {

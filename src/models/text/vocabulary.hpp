@@ -30,7 +30,8 @@ class Vocabulary {
   // are not UTF-8, or appear twice.
   Vocabulary(std::span<const std::string_view> tokens, const std::string& where);
 
-  // Also accepts a pair that is already there. Error{bad_file} when token or id belongs to another.
+  // Also accepts a pair that is already there. Error{bad_file} when token or id belongs to another, or the id leaves the
+  // tokens so far behind.
   void add(const std::string& token, std::int32_t id, const std::string& where);
 
   std::optional<std::int32_t> find(std::string_view token) const;
@@ -43,6 +44,8 @@ class Vocabulary {
   std::size_t longest() const { return longest_; }                                 // bytes
 
  private:
+  void insert(const std::string& token, std::int32_t id, const std::string& where);
+
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> ids_;
   std::vector<std::string> tokens_;
   std::vector<bool> known_;
