@@ -7,19 +7,14 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
-#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "models_files/gguf_bytes.hpp"
-
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
+#include "mutators.hpp"
 
 namespace troika::fuzz {
-
-using Random = std::minstd_rand;
-inline std::size_t below(Random& random, std::size_t count) { return count == 0 ? 0 : random() % count; }
 
 struct GgufParts {
   struct Entry {
@@ -102,13 +97,6 @@ class GgufTaker {
   std::string_view rest_;
   bool good_ = true;
 };
-
-inline std::string mutated_bytes(std::string text) {
-  const auto size = text.size();
-  text.resize(size + 8);
-  text.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(text.data()), size, text.size()));
-  return text;
-}
 
 inline std::uint64_t extreme_number(std::uint64_t was, Random& random) {
   constexpr std::uint64_t values[] = {0,   1,   2,    31,       32,         33,         64,         255,
@@ -242,9 +230,9 @@ inline void lay_out(GgufParts& parts) {
   parts.body.resize(static_cast<std::size_t>(gap + at), 'x');
 }
 
-// The size of what is written to `out`; 0 where `file` is not one whose sizes can be followed, or it becomes too long.
-inline std::size_t mutated_gguf(std::string_view file, std::string_view lender, std::uint8_t* out, std::size_t max_size,
-                                Random& random) {
+// None where `file` is not one whose sizes can be followed.
+inline std::size_t mutated_input(std::string_view file, std::string_view lender, std::uint8_t* out,
+                                 std::size_t max_size, Random& random) {
   auto parts = GgufTaker(file)();
   const auto other = GgufTaker(lender)();
   if (!parts || !other) return 0;
@@ -263,22 +251,3 @@ inline std::size_t mutated_gguf(std::string_view file, std::string_view lender, 
 }
 
 }  // namespace troika::fuzz
-
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
-                                               unsigned seed) {
-  troika::fuzz::Random random(seed + 1);
-  if (random() % 4 == 0) {
-    const std::string input(reinterpret_cast<char*>(data), size);
-    if (const auto result = troika::fuzz::mutated_gguf(input, input, data, max_size, random)) return result;
-  }
-  return LLVMFuzzerMutate(data, size, max_size);
-}
-
-extern "C" std::size_t LLVMFuzzerCustomCrossOver(const std::uint8_t* one, std::size_t one_size,
-                                                 const std::uint8_t* other, std::size_t other_size, std::uint8_t* out,
-                                                 std::size_t max_size, unsigned seed) {
-  troika::fuzz::Random random(seed + 1);
-  if (random() % 4 != 0) return 0;  // asked for as often as the other
-  return troika::fuzz::mutated_gguf({reinterpret_cast<const char*>(one), one_size},
-                                    {reinterpret_cast<const char*>(other), other_size}, out, max_size, random);
-}

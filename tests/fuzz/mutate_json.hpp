@@ -7,17 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
+#include "mutators.hpp"
 
 namespace troika::fuzz {
-
-using Random = std::minstd_rand;
-inline std::size_t below(Random& random, std::size_t count) { return count == 0 ? 0 : random() % count; }
 
 // A value in a text, and its key where it has one: text[key, end) is `"key": value`.
 struct Span {
@@ -60,13 +56,6 @@ inline std::vector<Span> spans_of(std::string_view text) {
     }
   }
   return spans;
-}
-
-inline std::string mutated_bytes(std::string_view text) {
-  std::string bytes(text);
-  bytes.resize(text.size() + 8);
-  bytes.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(bytes.data()), text.size(), bytes.size()));
-  return bytes;
 }
 
 inline std::string changed(std::string_view value, Random& random) {
@@ -175,22 +164,3 @@ inline std::size_t mutated_input(std::string_view input, std::string_view lender
 }
 
 }  // namespace troika::fuzz
-
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
-                                               unsigned seed) {
-  troika::fuzz::Random random(seed + 1);
-  if (random() % 4 == 0) {
-    const std::string input(reinterpret_cast<char*>(data), size);
-    if (const auto result = troika::fuzz::mutated_input(input, input, data, max_size, random)) return result;
-  }
-  return LLVMFuzzerMutate(data, size, max_size);
-}
-
-extern "C" std::size_t LLVMFuzzerCustomCrossOver(const std::uint8_t* one, std::size_t one_size,
-                                                 const std::uint8_t* other, std::size_t other_size, std::uint8_t* out,
-                                                 std::size_t max_size, unsigned seed) {
-  troika::fuzz::Random random(seed + 1);
-  if (random() % 4 != 0) return 0;  // asked for as often as the other
-  return troika::fuzz::mutated_input({reinterpret_cast<const char*>(one), one_size},
-                                     {reinterpret_cast<const char*>(other), other_size}, out, max_size, random);
-}
