@@ -66,10 +66,10 @@ class RecordedReply final : public serving::HttpReply {
   }
   bool wait(const std::function<bool(const serving::HttpAnswer&, bool ended)>& condition) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::seconds(20), [&] { return condition(got_, ended_); });
+    return changed_.wait_for(lock, std::chrono::seconds(60), [&] { return condition(got_, ended_); });
   }
   serving::HttpAnswer finished() {
-    if (!wait([](const auto&, bool ended) { return ended; })) throw std::runtime_error("no answer in 20 s");
+    if (!wait([](const auto&, bool ended) { return ended; })) throw std::runtime_error("no answer in 60 s");
     return got_;
   }
 
