@@ -2,13 +2,16 @@
 // Kernels of one GPU, beside the rate of a copy that was measured in the same run: the limit of what only moves memory.
 // Products of many rows are cuBLASLt's. Inputs take turns, so that none is still in the cache.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <random>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -63,13 +66,17 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// What is measured and the copy take turns, so that both have the same clocks; medians of each.
-void measure(benchmark::State& state, double bytes, double flops, const std::function<void(std::size_t)>& f) {
+// What is measured, the copy and what else is `beside` take turns, so that all have the same clocks; medians of each. The
+// median of f in seconds.
+double measure(
+    benchmark::State& state, double bytes, double flops, const std::function<void(std::size_t)>& f,
+    const std::function<void()>& beside = [] {}) {
   seconds_of(f);
   std::vector<double> seconds, rates;
   for (auto _ : state) {
     seconds.push_back(seconds_of(f));
     state.SetIterationTime(seconds.back());
+    beside();
     rates.push_back(copy_rate());
   }
   const double each = median(seconds), rate = median(rates);
@@ -77,6 +84,7 @@ void measure(benchmark::State& state, double bytes, double flops, const std::fun
   state.counters["copy_GB/s"] = 1e-9 * rate;
   state.counters["fraction_of_copy"] = bytes / each / rate;
   if (flops > 0) state.counters["TFLOP/s"] = 1e-12 * flops / each;
+  return each;
 }
 
 // Rows of 8192 floats, as many as do not fit the cache.
@@ -100,24 +108,63 @@ void gated(benchmark::State& state) {
           [&](auto) { activate_multiply(gpu().stream, Activation::silu, gate.view(), up.view(), y.view()); });
 }
 
+Weight<CudaDevice> matrix(WeightType type, std::int64_t n, std::int64_t k) {
+  Weight<CudaDevice> weight(gpu().device, type, Shape{n, k});
+  const View<std::byte> bytes(weight.data(), {static_cast<std::int64_t>(weight.bytes())});
+  fill_on_host(gpu().stream, bytes, [](std::span<std::byte> values) {
+    std::uint32_t random = 1;  // numbers that are finite in every type
+    for (std::byte& value : values)
+      value = static_cast<std::byte>((random = random * 1664525u + 1013904223u) >> 24 & 0x2f);
+  });
+  return weight;
+}
+
 void product(benchmark::State& state, WeightType type) {
   const std::int64_t m = state.range(0), n = state.range(1), k = state.range(2);
   const auto x = gpu().numbers({m, k});
   CudaTensor<float> y(gpu().device, {m, n});
   std::vector<Weight<CudaDevice>> weights;
   do {
-    auto& weight = weights.emplace_back(gpu().device, type, Shape{n, k});
-    const View<std::byte> bytes(weight.data(), {static_cast<std::int64_t>(weight.bytes())});
-    fill_on_host(gpu().stream, bytes, [](std::span<std::byte> values) {
-      std::uint32_t random = 1;  // numbers that are finite in every type
-      for (std::byte& value : values)
-        value = static_cast<std::byte>((random = random * 1664525u + 1013904223u) >> 24 & 0x2f);
-    });
+    weights.push_back(matrix(type, n, k));
   } while (weights.size() * weights.front().bytes() < out_of_cache);
   measure(state, static_cast<double>(weights.front().bytes()), 2.0 * static_cast<double>(m * n * k),
           [&](std::size_t i) {
             weights[i % weights.size()].visit([&](auto w) { linear(gpu().stream, x.view(), w, y.view()); });
           });
+}
+
+// What decoding multiplies with one x: q, k and v, or gate and up, in one call; and beside it, in turn, one by one.
+template <std::size_t count>
+void products(benchmark::State& state, WeightType type, std::array<std::int64_t, count> n) {
+  const std::int64_t m = state.range(0), k = 4096;
+  const auto x = gpu().numbers({m, k});
+  std::array<CudaTensor<float>, count> y;
+  for (std::size_t i = 0; i < count; ++i) y[i] = CudaTensor<float>(gpu().device, {m, n[i]});
+  std::vector<std::array<Weight<CudaDevice>, count>> weights;
+  std::size_t bytes = 0;
+  do {
+    auto& some = weights.emplace_back();
+    for (std::size_t i = 0; i < count; ++i) bytes += (some[i] = matrix(type, n[i], k)).bytes();
+  } while (bytes < out_of_cache);
+  std::vector<double> alone;
+  const auto one_by_one = [&](std::size_t call) {
+    const auto& some = weights[call % weights.size()];
+    for (std::size_t i = 0; i < count; ++i)
+      some[i].visit([&](auto w) { linear(gpu().stream, x.view(), w, y[i].view()); });
+  };
+  const auto together = [&](std::size_t call) {
+    const auto& some = weights[call % weights.size()];
+    [&]<std::size_t... i>(std::index_sequence<i...>) {
+      const std::array<Product<CudaDevice>, count> all{Product<CudaDevice>{some[i], y[i].view(), nullptr}...};
+      linear_together(gpu().stream, x.view(), all);
+    }
+    (std::make_index_sequence<count>());
+  };
+  seconds_of(one_by_one);
+  const double each = static_cast<double>(bytes) / static_cast<double>(weights.size());
+  const double all = measure(state, each, 0, together, [&] { alone.push_back(seconds_of(one_by_one)); });
+  state.counters["one_by_one_GB/s"] = 1e-9 * each / median(alone);
+  state.counters["times_as_fast"] = median(alone) / all;
 }
 
 // A prompt of `tokens` after `cached` others, 32 query heads that share 8 KV heads. What tensor cores do by mma is the
@@ -166,6 +213,22 @@ int main(int argc, char** argv) {
         type == WeightType::f32 || type == WeightType::bf16 || type == WeightType::q8_0 || type == WeightType::q4_k;
     if (!many) continue;
     for (const std::int64_t tokens : {8, 512, 4096}) bench->Args({tokens, 8192, 8192});
+  }
+  // Those of 8B, whole and as one of 8 ranks has them.
+  for (const auto type : {WeightType::bf16, WeightType::q8_0, WeightType::q4_k}) {
+    const auto add = [&](const char* name, auto n) {
+      benchmark::RegisterBenchmark(("gpu/" + std::string(name) + "/" + std::string(to_string(type))).c_str(),
+                                   products<n.size()>, type, n)
+          ->ArgName("tokens")
+          ->UseManualTime()
+          ->MinTime(0.1)
+          ->Arg(1)
+          ->Arg(4);
+    };
+    add("qkv", std::array<std::int64_t, 3>{4096, 1024, 1024});
+    add("qkv_of_8", std::array<std::int64_t, 3>{512, 128, 128});
+    add("gate_up", std::array<std::int64_t, 2>{14336, 14336});
+    add("gate_up_of_8", std::array<std::int64_t, 2>{1792, 1792});
   }
   for (const KvType type : {KvType::bf16, KvType::f16, KvType::q8}) {
     const std::string name = "gpu/attention/" + std::string(to_string(type));

@@ -3,6 +3,7 @@
 
 // y = x W^T + bias for few rows of x, in float, with W as files have it: memory is what it costs, and a stored weight is
 // read once for all rows. Many rows of x are for matrix units instead. Quantised weights with x in 8 bits: gemv_bytes.cuh.
+// Several W are taken in one launch, since small ones alone do not keep all multiprocessors busy (gemv_arguments.cuh).
 //
 // How much has to be under way: memory answers after 600 to 800 ns, and at 3.35 TB/s (H100; H200: 4.8) that are 2 to 4
 // MB, 16 to 29 KB for each of the 132 multiprocessors. A lane has 8 reads of 16 bytes under way, a warp 4 KB; with
@@ -20,12 +21,15 @@ namespace troika::cuda {
 template <class W, int M>
 __global__ void __launch_bounds__(gemv_threads) gemv_kernel(TROIKA_ARGUMENT GemvArguments a) {
   constexpr int together = M == 1 ? 1 : 2, deep = 8 / together, N = pack_of<W>, step = warp_size * N;
-  const std::int64_t first_n = (std::int64_t{blockIdx.x} * gemv_warps + threadIdx.x / warp_size) * together,
-                     first = std::int64_t{blockIdx.y} * M;
+  static_assert(gemv_row_step % together == 0);
+  const int first_n =
+      (static_cast<int>(blockIdx.x) * gemv_warps + static_cast<int>(threadIdx.x) / warp_size) * together;
+  const std::int64_t first = std::int64_t{blockIdx.y} * M;
   if (first_n >= a.n) return;  // whole warps
   const W* rows[together];
+  const GemvProduct& p = product_of(a, first_n);
   for (int r = 0; r < together; ++r)  // the last one once more where W has no other
-    rows[r] = reinterpret_cast<const W*>(a.weights) + (first_n + r < a.n ? first_n + r : a.n - 1) * a.k;
+    rows[r] = reinterpret_cast<const W*>(p.weights) + row_of(p, first_n + r) * a.k;
   float sums[together][M] = {};
   for (std::int64_t i = std::int64_t{threadIdx.x} % warp_size * N; i < a.k; i += deep * step) {
     Pack<W, N> w[together][deep];
@@ -54,19 +58,21 @@ __global__ void __launch_bounds__(gemv_threads) gemv_kernel(TROIKA_ARGUMENT Gemv
   }
   TROIKA_UNROLL
   for (int m = 0; m < M; ++m)
-    for (int r = 0; r < together; ++r) put_sum(a, first + m, first_n + r, sums[r][m]);
+    for (int r = 0; r < together; ++r) put_sum(a, p, first + m, first_n + r, sums[r][m]);
 }
 
 // The same for every type, and for rows that begin anywhere: eight elements at a time.
 template <WeightType type, int M>
 __global__ void __launch_bounds__(gemv_threads)
     gemv_of_any_kernel(TROIKA_ARGUMENT GemvArguments a, std::int64_t row_size) {
-  const std::int64_t n = std::int64_t{blockIdx.x} * gemv_warps + threadIdx.x / warp_size,
-                     first = std::int64_t{blockIdx.y} * M;
+  const int n = static_cast<int>(blockIdx.x) * gemv_warps + static_cast<int>(threadIdx.x) / warp_size;
+  const std::int64_t first = std::int64_t{blockIdx.y} * M;
   if (n >= a.n) return;  // whole warps
+  const GemvProduct& p = product_of(a, n);
+  const std::uint8_t* const weights = p.weights + row_of(p, n) * row_size;
   float sums[M] = {};
   for (std::int64_t i = std::int64_t{threadIdx.x} % warp_size * 8; i < a.k; i += warp_size * 8) {
-    const Eight w = weights_at<type>(a.weights + n * row_size, i, a.k);
+    const Eight w = weights_at<type>(weights, i, a.k);
     TROIKA_UNROLL
     for (int m = 0; m < M; ++m) {
       if (first + m >= a.m) break;
@@ -76,7 +82,7 @@ __global__ void __launch_bounds__(gemv_threads)
     }
   }
   TROIKA_UNROLL
-  for (int m = 0; m < M; ++m) put_sum(a, first + m, n, sums[m]);
+  for (int m = 0; m < M; ++m) put_sum(a, p, first + m, n, sums[m]);
 }
 
 // W, x and y begin at multiples of 16 bytes; k is a multiple of the type's block.

@@ -27,6 +27,7 @@ struct PieceOf {
   static_assert(bytes % 16 == 0);  // so that all pieces of a row begin as far from a multiple of 16
   // Rows of W; those of Q8_0 are as many bytes as x, and two of Q3_K do not fit in registers with 8 rows of x.
   static constexpr int together = type == WeightType::q8_0 || type == WeightType::q3_k ? 1 : 2, under_way = 2;
+  static_assert(gemv_row_step % together == 0);
   // Copies begin at multiples of 16 bytes, up to 15 before the piece, and words are read up to 7 bytes after it.
   struct alignas(16) Slot {
     std::uint8_t at[bytes + 32];
@@ -63,15 +64,16 @@ __global__ void __launch_bounds__(gemv_threads)
   constexpr int together = Piece::together, under_way = Piece::under_way;
   TROIKA_SHARED(Shared, shared);
   const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
-  const std::int64_t first = std::int64_t{blockIdx.y} * M,
-                     first_n = (std::int64_t{blockIdx.x} * gemv_warps + warp) * together,
-                     step_n = std::int64_t{gridDim.x} * gemv_warps * together;
+  const int first = static_cast<int>(blockIdx.y) * M,
+            first_n = (static_cast<int>(blockIdx.x) * gemv_warps + warp) * together,
+            step_n = static_cast<int>(gridDim.x) * gemv_warps * together;
   const int k = static_cast<int>(a.k), pieces = static_cast<int>(rounded_pieces(a.k));
-  const auto row = [&](std::int64_t n, int r) {  // the last one once more where W has no other
-    return a.weights + (n + r < a.n ? n + r : a.n - 1) * row_size;
+  const auto row = [&](int n, int r) {  // the last one once more where W has no other
+    const GemvProduct& p = product_of(a, n);
+    return p.weights + row_of(p, n + r) * row_size;
   };
   // Copies begin at the multiple of 16 bytes at which a piece does, or before it, and go on to the rows that come next.
-  std::int64_t next_n = first_n;
+  int next_n = first_n;
   int next_piece = 0;
   const std::uint8_t* from[together];  // of this lane, in the row's first 512 bytes
   int end[together];                   // of the row, from there
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(gemv_threads)
     __syncthreads();
   }
   int slot = 0;
-  for (std::int64_t n = first_n; n < a.n; n += step_n) {
+  for (int n = first_n; n < a.n; n += step_n) {
     float sums[together][M] = {};
     int before[together];
     for (int r = 0; r < together; ++r) before[r] = past_16(row(n, r));
@@ -125,7 +127,7 @@ __global__ void __launch_bounds__(gemv_threads)
         TROIKA_UNROLL
         for (int m = 0; m < M; ++m) {
           if (M > 1 && first + m >= a.m) break;
-          const RoundedPiece& x = own ? shared.x[piece] : rounded[(first + m) * pieces + piece];
+          const RoundedPiece& x = own ? shared.x[piece] : rounded[std::int64_t{first + m} * pieces + piece];
           TROIKA_UNROLL
           for (int g = 0; g < 2; ++g) {
             if (layout_of(type).block == 32 && 32 * group_of<crossed>(lane, g) >= rest) break;
@@ -143,9 +145,10 @@ __global__ void __launch_bounds__(gemv_threads)
       copy(slot);
       slot = (slot + 1) % under_way;
     }
+    const GemvProduct& p = product_of(a, n);
     TROIKA_UNROLL
     for (int m = 0; m < M; ++m)
-      for (int r = 0; r < together; ++r) put_sum(a, first + m, n + r, sums[r][m]);
+      for (int r = 0; r < together; ++r) put_sum(a, p, first + m, n + r, sums[r][m]);
   }
 }
 
@@ -163,7 +166,7 @@ void gemv_bytes(const GemvArguments& a, RoundedPiece* rounded, std::int64_t most
   const auto start = [&]<bool own>(std::bool_constant<own>) {
     constexpr int M = own ? 1 : rows_of_x;
     constexpr std::int64_t each = gemv_warps * PieceOf<type>::together;
-    const dim3 blocks(static_cast<unsigned>(std::min((a.n + each - 1) / each, most_blocks)),
+    const dim3 blocks(static_cast<unsigned>(std::min<std::int64_t>((a.n + each - 1) / each, most_blocks)),
                       static_cast<unsigned>((a.m + M - 1) / M));
     launch(gemv_bytes_kernel<type, own>, blocks, gemv_threads, stream, a, row_size,
            static_cast<const RoundedPiece*>(rounded));

@@ -1,4 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <span>
+#include <vector>
+
 #include <support/catch.hpp>
 
 #include <device/quantised.hpp>
@@ -45,9 +51,10 @@ std::vector<std::int64_t> lengths(WeightType type) {
   return {block, 3 * block, 256 + 11 * block};
 }
 
-// How many elements of y (m, n) are farther from x (m, k) W^T, in double, than `bound` of what is added.
+// How many elements of y (m, n) are farther from x (m, k) W^T + bias, in double, than `bound` of what is added.
 std::size_t wrong_sums(WeightType type, const std::vector<std::uint8_t>& matrix, const std::vector<float>& x,
-                       const std::vector<float>& y, std::int64_t m, std::int64_t n, std::int64_t k, double bound) {
+                       const std::vector<float>& y, std::int64_t m, std::int64_t n, std::int64_t k, double bound,
+                       const std::vector<float>& bias = {}) {
   std::size_t wrong = y.size() != static_cast<std::size_t>(m * n);
   std::vector<float> w(static_cast<std::size_t>(k));
   for (std::int64_t j = 0; j < n; ++j) {
@@ -56,14 +63,21 @@ std::size_t wrong_sums(WeightType type, const std::vector<std::uint8_t>& matrix,
     dequantize(type, row, w);
     for (std::int64_t i = 0; i < m; ++i) {
       const auto of_x = std::span(x).subspan(static_cast<std::size_t>(i * k), static_cast<std::size_t>(k));
-      double magnitude = 0;  // what rounding is relative to
+      const double start = bias.empty() ? 0 : static_cast<double>(bias[static_cast<std::size_t>(j)]);
+      double magnitude = std::abs(start);  // what rounding is relative to
       for (std::size_t e = 0; e < w.size(); ++e)
         magnitude += std::abs(static_cast<double>(w[e]) * static_cast<double>(of_x[e]));
       const double got = static_cast<double>(y[static_cast<std::size_t>(i * n + j)]);
-      wrong += !(std::abs(got - truth::dot(type, row, of_x)) <= bound * magnitude);
+      wrong += !(std::abs(got - start - truth::dot(type, row, of_x)) <= bound * magnitude);
     }
   }
   return wrong;
+}
+
+cuda::GemvArguments alone(Memory<std::uint8_t>& weights, Memory<float>& x, Memory<float>& y, std::int64_t m,
+                          std::int64_t n, std::int64_t k) {
+  const cuda::GemvProduct product{weights.data(), y.data(), static_cast<int>(n)};
+  return {x.data(), m, k, {&product, 1}};
 }
 
 // By a machine of such a schedule: y of rows that are rounded to 8 bits.
@@ -73,11 +87,48 @@ std::vector<float> by_bytes(Machine& machine, const std::vector<std::uint8_t>& m
   Memory<std::uint8_t> weights(matrix);
   Memory<float> rows(x), y(static_cast<std::size_t>(m * n));
   std::vector<cuda::RoundedPiece> rounded(static_cast<std::size_t>(cuda::gemv_rounded_pieces(m, k)));
-  cuda::gemv_bytes<type>({weights.data(), rows.data(), y.data(), m, n, k}, rounded.data(), blocks, machine.stream(0));
+  cuda::gemv_bytes<type>(alone(weights, rows, y, m, n, k), rounded.data(), blocks, machine.stream(0));
   machine.run();
   CHECK(y.intact());
   return y.values();
 }
+
+// Products of x (m, k), `like` it where weights meet it, with matrices of n rows each, every other one with a bias:
+// multiply(arguments, stream) of all at once gives the bits of each alone, which are right.
+template <class Multiply>
+void check_together(WeightType type, const std::vector<int>& n, std::int64_t k, std::int64_t m,
+                    const std::function<std::vector<float>(const std::vector<float>&)>& like, double bound,
+                    Multiply&& multiply) {
+  CAPTURE(to_string(type), k, m, n);
+  const auto x = numbers(static_cast<std::size_t>(m * k), 7);
+  Memory<float> rows(x);
+  std::deque<Memory<std::uint8_t>> weights;
+  std::deque<Memory<float>> biases, at_once, one_by_one;
+  std::vector<cuda::GemvProduct> products;
+  for (std::size_t i = 0; i < n.size(); ++i) {
+    weights.emplace_back(stored(type, n[i] * k, 6 + static_cast<unsigned>(i)));
+    biases.emplace_back(i % 2 == 0 ? numbers(static_cast<std::size_t>(n[i]), 8) : std::vector<float>());
+    for (auto* y : {&at_once, &one_by_one}) y->emplace_back(static_cast<std::size_t>(m * n[i]));
+    products.push_back({weights[i].data(), at_once[i].data(), n[i], i % 2 == 0 ? biases[i].data() : nullptr});
+  }
+  const auto run = [&](std::span<const cuda::GemvProduct> some) {
+    Machine machine(schedules()[static_cast<std::size_t>(m % 3)]);
+    multiply(cuda::GemvArguments(rows.data(), m, k, some), machine.stream(0));
+    machine.run();
+  };
+  run(products);
+  for (std::size_t i = 0; i < n.size(); ++i) {
+    auto one = products[i];
+    one.y = one_by_one[i].data();
+    run({&one, 1});
+    const auto y = at_once[i].values();
+    CHECK(y == one_by_one[i].values());  // of which no number equals itself
+    CHECK(wrong_sums(type, weights[i].values(), like(x), y, m, n[i], k, bound, biases[i].values()) == 0);
+    CHECK(at_once[i].intact());
+  }
+}
+
+const std::vector<std::vector<int>> uneven_rows{{1, 7, 33}, {7, 1, 2}, {5, 4}, {2, 1, 1}};
 
 }  // namespace
 
@@ -125,7 +176,7 @@ TEST_CASE("products of few rows with weights of every type equal sums in double"
         Memory<std::uint8_t> weights(matrix);
         Memory<float> rows(x), y(static_cast<std::size_t>(m * n));
         Machine machine(schedules()[static_cast<std::size_t>(m % 3)]);
-        cuda::gemv(type, {weights.data(), rows.data(), y.data(), m, n, k}, machine.stream(0));
+        cuda::gemv(type, alone(weights, rows, y, m, n, k), machine.stream(0));
         machine.run();
         CHECK(wrong_sums(type, matrix, x, y.values(), m, n, k, 2e-6) == 0);
         CHECK(y.intact());
@@ -157,6 +208,40 @@ TEST_CASE("products of few rows in 8 bits equal sums in double over what rows ar
   }
   check(cuda::TypeConstant<WeightType::q4_0>{}, 8 * 2048, 1, 3);
   check(cuda::TypeConstant<WeightType::q6_k>{}, 8 * 2048 + 256, 1, 3);  // more than a block rounds itself
+}
+
+TEST_CASE("several products of few rows in one launch have the bits of one by one") {
+  for (const auto type : all_types()) {
+    for (const auto k : lengths(type)) {
+      for (std::int64_t m = 1; m <= 9; ++m) {
+        const auto& n = uneven_rows[static_cast<std::size_t>(m - 1) % uneven_rows.size()];
+        check_together(
+            type, n, k, m, [](const auto& x) { return x; }, 2e-6,
+            [&](const auto& arguments, auto* stream) { cuda::gemv(type, arguments, stream); });
+      }
+    }
+  }
+}
+
+TEST_CASE("several products in 8 bits in one launch have the bits of one by one") {
+  for (const auto type : quantised_types) {
+    cuda::with_weight_type(type, [&]<WeightType t>(cuda::TypeConstant<t>) {
+      if constexpr (is_quantised(t)) {
+        const auto check = [](const std::vector<int>& n, std::int64_t k, std::int64_t m) {
+          std::vector<cuda::RoundedPiece> rounded(static_cast<std::size_t>(cuda::gemv_rounded_pieces(m, k)));
+          check_together(t, n, k, m, in_bytes, 1e-5, [&](const auto& arguments, auto* stream) {
+            cuda::gemv_bytes<t>(arguments, rounded.data(), 2, stream);  // so that blocks go from one W to the next
+          });
+        };
+        const std::int64_t block = layout_of(t).block;
+        for (const auto& n : uneven_rows) check(n, 3 * block, 1);
+        check({1, 7, 5}, 2048 + block, 1);
+        for (std::int64_t m = 2; m <= 9; ++m)
+          check(uneven_rows[static_cast<std::size_t>(m) % uneven_rows.size()], block, m);
+        check({3, 2, 1}, 2048 + block, 3);
+      }
+    });
+  }
 }
 
 TEST_CASE("products in 8 bits need each of their barriers, and show rows that are no numbers") {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include <troika/core/shape.hpp>
 #include <troika/device/cuda/device.hpp>
 #include <troika/device/weight.hpp>
@@ -21,6 +23,10 @@ void linear(CudaStream& stream, View<const float> x, View<const bf16> w, View<fl
 void linear(CudaStream& stream, View<const float> x, QuantisedView w, View<float> y, const float* bias = nullptr);
 // Panels are an order of the host's: Error{unsupported}.
 void linear(CudaStream& stream, View<const float> x, PanelView w, View<float> y, const float* bias = nullptr);
+
+// Each product by its weight, with the bits of linear: up to three in a row at once where their weights are of one type
+// and x has few rows, and x is made 16 bits once for more rows of it.
+void linear_together(CudaStream& stream, View<const float> x, std::span<const Product<CudaDevice>> products);
 
 // linear, and then gelu_tanh in place: many rows in one call with Precision::fast, where cuBLASLt has it for the shape.
 void linear_gelu_tanh(CudaStream& stream, View<const float> x, const Weight<CudaDevice>& w, View<float> y,
