@@ -84,9 +84,9 @@ __global__ void __launch_bounds__(gemv_threads)
       end[r] = static_cast<int>(row_size) + past;
     }
   };
-  begin_rows();
   const auto copy = [&](int slot) {
     if (next_n < a.n) {
+      if (next_piece == 0) begin_rows();
       const int at_piece = next_piece * Piece::bytes;
       for (int r = 0; r < together; ++r) {
         std::uint8_t* const to = shared.slots[warp].of[slot][r].at + 16 * lane;
@@ -101,7 +101,6 @@ __global__ void __launch_bounds__(gemv_threads)
       if (++next_piece == pieces) {
         next_piece = 0;
         next_n += step_n;
-        if (next_n < a.n) begin_rows();
       }
     }
     end_of_copies();
