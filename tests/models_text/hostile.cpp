@@ -151,6 +151,26 @@ TEST_CASE("A file whose replacements multiply a text is stopped") {
   CHECK_THROWS_WITH(decoding.decode(ids), ContainsSubstring("times longer"));
 }
 
+TEST_CASE("A file whose pre-tokenizers multiply a text is stopped, and one that only marks each piece is not") {
+  const auto sequence = [](std::string steps) {
+    return Tokenizer::parse(with(R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)" + steps + "]}"));
+  };
+  const std::string bytes = R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":false})";
+  const auto marks = [](const std::string& mark) { return R"({"type":"Metaspace","replacement":")" + mark + R"("})"; };
+  std::string doubled_bytes = bytes, doubled_pieces = marks("a");
+  for (int i = 0; i < 40; ++i) {
+    doubled_bytes += "," + bytes;
+    doubled_pieces += R"(,{"type":"Split","pattern":{"Regex":"."}},)" + marks(std::string(1, char('b' + i % 20)));
+  }
+  CHECK_THROWS_WITH(sequence(doubled_bytes).encode("\xc3\xab"), ContainsSubstring("times longer"));
+  CHECK_THROWS_WITH(sequence(doubled_pieces).encode("z"), ContainsSubstring("more pieces"));
+
+  const auto marking = sequence(R"({"type":"Digits","individual_digits":true},)" + marks("\xe2\x96\x81") + "," + bytes);
+  std::string digits;
+  for (int i = 0; i < 10000; ++i) digits += "7";
+  CHECK_NOTHROW(marking.encode(digits));
+}
+
 TEST_CASE("An expression that backtracks without end is stopped") {
   const auto tokenizer = Tokenizer::parse(
       with(R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+$|(a|aa)+x"},"behavior":"Isolated"})"));

@@ -194,11 +194,23 @@ void PreTokenizer::add(const Fields& component) {
 }
 
 std::vector<Piece> PreTokenizer::operator()(Piece whole) const {
+  // A chain of ByteLevel in a hostile file doubles what is not ASCII with each one, and a chain of Metaspace the pieces.
+  // Of what files may mean, most is a mark before each digit, and those in byte characters: 7 bytes of one.
+  constexpr std::size_t growth = 8, slack = 1024;
+  const auto bytes_before = whole.text.size();
   std::vector<Piece> pieces, next;
   if (!whole.text.empty()) pieces.push_back(std::move(whole));
   for (const auto& step : steps_) {
     next.clear();
-    for (auto& piece : pieces) step(std::move(piece), next);
+    std::size_t bytes = 0, seen = 0;
+    for (auto& piece : pieces) {
+      step(std::move(piece), next);
+      for (; seen < next.size(); ++seen) bytes += next[seen].text.size();
+      if (bytes > growth * bytes_before + slack || seen > bytes_before + slack) {
+        bad_file("the pre-tokenizer makes a text more than " + std::to_string(growth) +
+                 " times longer, or more pieces of it than it has bytes");
+      }
+    }
     pieces.swap(next);
   }
   return pieces;
