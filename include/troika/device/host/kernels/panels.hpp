@@ -285,13 +285,15 @@ TROIKA_TARGET void unpack_panel(const std::byte* data, std::int64_t rows, std::i
   for (std::int64_t b = 0; b < blocks; ++b, data += bytes) {
     const PanelBlock<type, full> block{data, rows};
     const auto head = P::head(block);
-#if TROIKA_WIDTH == 8
-    for (std::int64_t line = 0; line < bytes; line += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(data) + 4096 + line, _MM_HINT_T0);
-    }
-#endif
     TROIKA_UNROLL
-    for (int j = 0; j < P::groups; ++j, record += P::record) P::group(block, head, j, record);
+    for (int j = 0; j < P::groups; ++j, record += P::record) {
+#if TROIKA_WIDTH == 8  // a part with each group: all of a block's lines at once are more than can be on their way
+      for (std::int64_t line = bytes * j / P::groups / 64 * 64; line < bytes * (j + 1) / P::groups; line += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(data) + 4096 + line, _MM_HINT_T0);
+      }
+#endif
+      P::group(block, head, j, record);
+    }
   }
 }
 
