@@ -21,8 +21,11 @@ namespace {
 
 constexpr std::int64_t tokens = 20, hidden = 48, middle = 80;
 
+// With the MLP of Llama, or with that of GPT-2.
+enum class Mlp { gated, plain };
+
 template <class Pipeline, class D = typename Pipeline::Device>
-DecoderBlock<D> make_block(Pipeline& pipeline) {
+DecoderBlock<D> make_block(Pipeline& pipeline, Mlp mlp) {
   const auto norm = [&] {
     const Values weights(static_cast<std::size_t>(hidden), 0.7f);
     Tensor<float, D> weight(pipeline.device(), {hidden});
@@ -37,19 +40,21 @@ DecoderBlock<D> make_block(Pipeline& pipeline) {
   };
   const auto heads = HeadSplit::make(pipeline.shares(), 8, 4, 6);
   const auto query = heads.query_features(), kv = heads.kv_features(), inner = pipeline.partition(middle);
-  return {norm(),
-          {heads, column(1, query), column(2, kv), column(3, kv), row(4, query), pipeline.rank()},
-          {},
-          norm(),
-          GatedMlp<D>{{column(5, inner), column(6, inner)}, row(7, inner)},
-          {}};
+  DecoderBlock<D> block{norm(),
+                        {heads, column(1, query), column(2, kv), column(3, kv), row(4, query), pipeline.rank()},
+                        {},
+                        norm(),
+                        GatedMlp<D>{{column(5, inner), column(6, inner)}, row(7, inner)},
+                        {}};
+  if (mlp == Mlp::plain) block.mlp = PlainMlp<D>{column(5, inner), Activation::gelu_tanh, row(7, inner)};
+  return block;
 }
 
 // A block whose hidden state is whole on each rank, and then one whose rows are split.
 template <class Pipeline>
-Values two_blocks(Pipeline& pipeline) {
+Values two_blocks(Pipeline& pipeline, Mlp mlp) {
   using D = typename Pipeline::Device;
-  const auto block = make_block(pipeline);
+  const auto block = make_block(pipeline, mlp);
   std::vector<std::int32_t> positions;
   for (std::int32_t i = 0; i < tokens; ++i) positions.push_back(i);
   const AttentionContext<D> context{.positions = positions};
@@ -64,9 +69,9 @@ Values two_blocks(Pipeline& pipeline) {
 }
 
 template <class Transport>
-void check_blocks(int ranks, const StaticAllocation& shares, const Transport& transport) {
-  INFO(ranks << " ranks");
-  const auto run = [](auto& pipeline) { return two_blocks(pipeline); };
+void check_blocks(Mlp mlp, int ranks, const StaticAllocation& shares, const Transport& transport) {
+  INFO(ranks << " ranks, " << (mlp == Mlp::gated ? "gated" : "plain"));
+  const auto run = [mlp](auto& pipeline) { return two_blocks(pipeline, mlp); };
   const auto on_host = *try_pipelines(host_devices(1, {.precision = Precision::exact}), {}, Threads{}, run)[0].value;
   const auto on_gpus = [&](std::int64_t overlap_rows) {
     const Recording recorded({.gpus = ranks});
@@ -86,8 +91,10 @@ void check_blocks(int ranks, const StaticAllocation& shares, const Transport& tr
 }  // namespace
 
 TEST_CASE("blocks whose sums and gathers go beside products have the bits of those that wait for each") {
-  check_blocks(1, {}, Peer{});
-  check_blocks(2, StaticAllocation{{3, 1}}, Peer{});
-  check_blocks(3, {}, Threads{});
-  check_blocks(3, {}, Peer{});
+  for (const auto mlp : {Mlp::gated, Mlp::plain}) {
+    check_blocks(mlp, 1, {}, Peer{});
+    check_blocks(mlp, 2, StaticAllocation{{3, 1}}, Peer{});
+    check_blocks(mlp, 3, {}, Threads{});
+    check_blocks(mlp, 3, {}, Peer{});
+  }
 }

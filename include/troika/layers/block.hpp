@@ -34,6 +34,11 @@ struct UpGeluTanh {
   DTensor<float, Shard<1>, D> operator()(const DTensor<float, Replicate, D>& x, S& stream) const {
     return up.with_gelu_tanh(x, stream);
   }
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> gathered(Pipeline& pipeline,
+                                       const DTensor<float, Shard<0>, D>& x) const requires HasSecondStream<D> {
+    return up.gathered_with_gelu_tanh(pipeline, x);
+  }
 };
 
 // then(last, before...) with the stages of an MLP.

@@ -166,24 +166,39 @@ class ColumnParallelLinear {
                           const Layers&... layers) requires HasSecondStream<D> {
     const Span span(pipeline.track(), name);
     auto [y, products] = outputs_of(x.shape(), pipeline.device(), layers...);
-    detail::gathered<D>(pipeline, x, products, (layers.partition_.extent() + ...));
+    detail::gathered<D>(pipeline, x, products, (layers.partition_.extent() + ...),
+                        [](auto& stream, View<const float> rows, const auto& some) {
+                          detail::multiply_together<D>(stream, rows, some);
+                        });
     return std::move(y);
   }
 
   // gelu_tanh of what it gives, on devices that do both in one.
   template <class S>
   DTensor<float, Shard<1>, D> with_gelu_tanh(const DTensor<float, Replicate, D>& x, S& stream) const {
-    detail::check_input(name, x.shape(), weight_.shape()[1]);
-    DTensor<float, Shard<1>, D> y(Tensor<float, D>(stream.device(), {x.shape()[0], weight_.shape()[0]}), partition_,
-                                  rank_);
-    linear_gelu_tanh(stream, x.local(), weight_, y.local(), bias_.data());
-    return y;
+    auto [y, products] = outputs_of(x.shape(), stream.device(), *this);
+    multiply_with_gelu_tanh(stream, x.local(), products);
+    return std::move(y[0]);
+  }
+  template <class Pipeline>
+  DTensor<float, Shard<1>, D> gathered_with_gelu_tanh(
+      Pipeline& pipeline, const DTensor<float, Shard<0>, D>& x) const requires HasSecondStream<D> {
+    const Span span(pipeline.track(), name);
+    auto [y, products] = outputs_of(x.shape(), pipeline.device(), *this);
+    detail::gathered<D>(
+        pipeline, x, products, partition_.extent(),
+        [](auto& stream, View<const float> rows, const auto& some) { multiply_with_gelu_tanh(stream, rows, some); });
+    return std::move(y[0]);
   }
 
   const Weight<D>& weight() const { return weight_; }
   const Partition& partition() const { return partition_; }
 
  private:
+  template <class S>
+  static void multiply_with_gelu_tanh(S& stream, View<const float> x, const std::array<Product<D>, 1>& product) {
+    linear_gelu_tanh(stream, x, product[0].weight, product[0].y, product[0].bias);
+  }
   template <class... Layers>
   static auto outputs_of(const Shape& x, D& device, const Layers&... layers) {
     constexpr std::size_t n = sizeof...(Layers);

@@ -164,9 +164,10 @@ Tensor<float, D> scattered(Pipeline& pipeline, const Layer& layer, View<const fl
 }
 
 // What each product gives for the rows that all ranks have of x. `outputs`: of all ranks, together.
-template <HasSecondStream D, class Pipeline, std::size_t n>
+// multiply(stream, x, products) is called for some rows of all at a time.
+template <HasSecondStream D, class Pipeline, std::size_t n, class Multiply>
 void gathered(Pipeline& pipeline, const DTensor<float, Shard<0>, D>& x, const std::array<Product<D>, n>& products,
-              std::int64_t outputs) {
+              std::int64_t outputs, const Multiply& multiply) {
   auto& stream = pipeline.stream();
   auto& device = stream.device();
   const Range mine = x.partition()[pipeline.rank()];
@@ -181,12 +182,12 @@ void gathered(Pipeline& pipeline, const DTensor<float, Shard<0>, D>& x, const st
       pipeline.communication().all_gather(x.local().rows(own.begin - mine.begin, own.end - mine.begin).span(),
                                           whole.view().rows(at.begin, at.end).span(), order.counts(i, x.shape()[1]));
     };
-    const auto multiply = [&](int i) {
-      if (parts == 1) return multiply_together(stream, std::as_const(whole).view(), products);
+    const auto multiply_part = [&](int i) {
+      if (parts == 1) return multiply(stream, std::as_const(whole).view(), products);
       const Range at = order.place(i);
       auto some = products;
       for (std::size_t p = 0; p < n; ++p) some[p].y = ordered[p].view().rows(at.begin, at.end);
-      multiply_together(stream, std::as_const(whole).view().rows(at.begin, at.end), some);
+      multiply(stream, std::as_const(whole).view().rows(at.begin, at.end), some);
       for (std::size_t p = 0; p < n; ++p) {
         order.for_each(i, [&](Range rows, Range place) {
           copy(stream, std::as_const(ordered[p]).view().rows(place.begin, place.end),
@@ -194,13 +195,13 @@ void gathered(Pipeline& pipeline, const DTensor<float, Shard<0>, D>& x, const st
         });
       }
     };
-    exchange_before<D>(stream, parts, exchange, multiply);
+    exchange_before<D>(stream, parts, exchange, multiply_part);
   };
   const auto timed = [&] {
     const Tensor<float, D> whole(device, x.shape());
     std::array<Tensor<float, D>, n> ordered;
     for (std::size_t p = 0; p < n; ++p) ordered[p] = Tensor<float, D>(device, products[p].y.shape());
-    multiply_together(stream, whole.view(), products);
+    multiply(stream, whole.view(), products);
     return run;
   };
   const ExchangedProduct product{Operation::all_gather, x.shape()[0], outputs, x.shape()[1]};
