@@ -29,7 +29,7 @@ if(NOT UTF8PROC_FOUND)
   list(APPEND missing libutf8proc-dev)
 endif()
 
-troika_component(models "${missing}" SOURCES ${troika_models_sources} HEADERS ${troika_models_headers})
+troika_component(models "${missing}" UNITY SOURCES ${troika_models_sources} HEADERS ${troika_models_headers})
 if(NOT TROIKA_HAS_MODELS)
   return()
 endif()

@@ -6,6 +6,7 @@ option(TROIKA_BUILD_BENCHMARKS "Benchmarks, where Google Benchmark is found" ${P
 option(TROIKA_INSTALL "Install rules and packages" ${PROJECT_IS_TOP_LEVEL})
 option(TROIKA_WARNINGS_AS_ERRORS "Stop at the first warning in troika's own files" OFF)
 set(TROIKA_SANITIZE "" CACHE STRING "Instrument everything built here: \"address,undefined\" or \"thread\"")
+option(TROIKA_UNITY_BUILD "Compile sources of troika::models and troika::serving six at a time: sooner as a whole, later after a change" OFF)
 set(TROIKA_BUILD_MODELS AUTO CACHE STRING "The component troika::models: AUTO (where its libraries are found), ON or OFF")
 set(TROIKA_BUILD_SERVING AUTO CACHE STRING "The component troika::serving: AUTO (where its libraries are found), ON or OFF")
 set(TROIKA_BUILD_TOPOLOGY AUTO CACHE STRING "The component troika::topology: AUTO (where hwloc is found), ON or OFF")
@@ -69,8 +70,9 @@ endfunction()
 
 # Makes troika::<name> of its sources and headers, and sets TROIKA_HAS_<NAME>, if none of the packages that it needs are
 # `missing`. Otherwise it is left out, with a line that says so, or ends the configuration where it was asked for.
+# UNITY: no two of its sources have a name in common that only they know, so that TROIKA_UNITY_BUILD can join them.
 function(troika_component name missing)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "STATIC" "" "SOURCES;HEADERS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "STATIC;UNITY" "" "SOURCES;HEADERS")
   string(TOUPPER ${name} upper)
   if(missing)
     list(JOIN missing ", " missing)
@@ -93,6 +95,12 @@ function(troika_component name missing)
     VERSION ${PROJECT_VERSION}
     SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
   target_sources(troika_${name} PUBLIC FILE_SET HEADERS BASE_DIRS include FILES ${arg_HEADERS})
+  if(arg_UNITY AND TROIKA_UNITY_BUILD)
+    set_target_properties(troika_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)  # takes sources that are joined for headers
+      target_compile_options(troika_${name} PRIVATE -Wno-subobject-linkage)
+    endif()
+  endif()
   troika_warnings(troika_${name})
   set(TROIKA_HAS_${upper} ON PARENT_SCOPE)
 endfunction()

@@ -10,7 +10,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto window = 5min;
+constexpr auto alert_window = 5min;
 constexpr std::size_t few = 5;  // requests, of which a share says nothing
 
 std::string text(const char* format, double value) {
@@ -29,7 +29,7 @@ std::vector<Measurement> serving_measurements(const std::vector<SampledEngine>& 
                                               const AlertLimits& limits, Clock::time_point now) {
   const auto hold = hold_of(limits);
   const double silence = limits.silence_seconds, budget = limits.first_token_seconds;
-  const auto recent = requests.since(now - window);
+  const auto recent = requests.since(now - alert_window);
   std::vector<Measurement> round;
   for (const auto& engine : engines) {
     const auto& load = engine.load;

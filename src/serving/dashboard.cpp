@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr auto window = std::chrono::minutes(5);
+constexpr auto dashboard_window = std::chrono::minutes(5);
 constexpr std::size_t rows = 20;  // of requests
 
 double seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
@@ -80,7 +80,7 @@ HttpAnswer dashboard_state(const std::vector<SampledEngine>& engines, const Requ
                            const std::vector<Alert>& alerts, Clock::time_point start, Clock::time_point now) {
   Json models = Json::array(), latest = Json::array(), firing = Json::array();
   for (const auto& engine : engines) models.push_back(json_of(engine));
-  const auto recent = requests.since(now - window);
+  const auto recent = requests.since(now - dashboard_window);
   std::vector<double> first_token, per_token;
   for (const auto& request : recent) {
     if (request.end.tokens > 0) first_token.push_back(request.first_token_seconds());
@@ -97,7 +97,7 @@ HttpAnswer dashboard_state(const std::vector<SampledEngine>& engines, const Requ
   const Json state{{"uptime_seconds", seconds(now - start)},
                    {"models", models},
                    {"latency",
-                    {{"window_seconds", std::chrono::seconds(window).count()},
+                    {{"window_seconds", std::chrono::seconds(dashboard_window).count()},
                      {"requests", recent.size()},
                      {"first_token", percentiles(first_token)},
                      {"per_token", percentiles(per_token)}}},

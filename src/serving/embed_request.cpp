@@ -7,7 +7,6 @@
 #include <bit>
 #include <charconv>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "text_request.hpp"
@@ -15,14 +14,14 @@
 namespace troika::serving {
 namespace {
 
-constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
 constexpr std::size_t most_inputs = 4096;  // each costs an answer of a vector
 
 EmbedRequest read_ollama(const Fields& fields, EmbedRequest::Form form) {
   EmbedRequest request{.model = model_name(fields), .form = form};
   request.truncate = fields.boolean("truncate", true);
   if (fields.has("options"))
-    request.num_ctx = std::max<std::int64_t>(0, fields.object("options").integer("num_ctx", -most, most, 0));
+    request.num_ctx =
+        std::max<std::int64_t>(0, fields.object("options").integer("num_ctx", -largest_int32, largest_int32, 0));
   if (const Json* value = fields.find("keep_alive")) request.keep_alive = to_duration(*value, "keep_alive");
   return request;
 }
@@ -30,7 +29,7 @@ EmbedRequest read_ollama(const Fields& fields, EmbedRequest::Form form) {
 std::vector<std::int32_t> tokens_of(const Json& list) {
   std::vector<std::int32_t> ids;
   for (const Json& id : list)
-    ids.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, most, "a token of input")));
+    ids.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, largest_int32, "a token of input")));
   return ids;
 }
 
@@ -97,7 +96,7 @@ EmbedRequest parse_embed(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
   auto request = read_ollama(fields, EmbedRequest::Form::embed);
-  request.dimensions = fields.integer("dimensions", 0, most, 0);
+  request.dimensions = fields.integer("dimensions", 0, largest_int32, 0);
   const Json* const input = fields.find("input");
   // Nothing to embed only loads the model.
   if (input != nullptr && !(input->is_string() && input->get_ref<const std::string&>().empty()))
@@ -123,7 +122,7 @@ EmbedRequest parse_openai_embeddings(std::string_view body) {
   else if (encoding != "float")
     throw Refusal(400,
                   "Invalid value for 'encoding_format' = " + encoding + ". Supported values: ['float', 'base64'].");
-  request.dimensions = fields.integer("dimensions", 1, most, 0);
+  request.dimensions = fields.integer("dimensions", 1, largest_int32, 0);
   const Json& input = fields.get("input");
   if (input.empty() || (input.is_string() && input.get_ref<const std::string&>().empty()))
     throw Refusal(400, "invalid input: nothing to embed");

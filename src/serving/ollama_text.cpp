@@ -12,8 +12,6 @@
 namespace troika::serving {
 namespace {
 
-constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-
 void refuse_images(const Fields& fields) {
   if (fields.has("images") && !fields.array("images").empty()) throw Refusal(400, "this model does not take images");
 }
@@ -39,23 +37,24 @@ void read_options(const Fields& fields, TextRequest& request) {
   };
   sampling.temperature = number("temperature", 0, 1e6, sampling.temperature);
   // The sampler sorts so many candidates at most; those behind them have next to no probability.
-  sampling.top_k =
-      static_cast<int>(std::clamp<std::int64_t>(options.integer("top_k", -most, most, sampling.top_k), 0, 1024));
+  sampling.top_k = static_cast<int>(
+      std::clamp<std::int64_t>(options.integer("top_k", -largest_int32, largest_int32, sampling.top_k), 0, 1024));
   sampling.top_p = std::clamp(number("top_p", -1e6, 1e6, sampling.top_p), 1e-6f, 1.0f);
   sampling.min_p = number("min_p", 0, 1, sampling.min_p);
   sampling.repeat_penalty = number("repeat_penalty", 1e-3, 1e3, sampling.repeat_penalty);
   sampling.presence_penalty = number("presence_penalty", -1e3, 1e3, sampling.presence_penalty);
   sampling.frequency_penalty = number("frequency_penalty", -1e3, 1e3, sampling.frequency_penalty);
-  sampling.repeat_last_n = static_cast<int>(options.integer("repeat_last_n", -1, most, sampling.repeat_last_n));
+  sampling.repeat_last_n =
+      static_cast<int>(options.integer("repeat_last_n", -1, largest_int32, sampling.repeat_last_n));
   const auto seed =
       options.integer("seed", std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max(), -1);
   if (seed != -1) sampling.seed = static_cast<std::uint64_t>(seed);
-  request.max_tokens = std::max<std::int64_t>(0, options.integer("num_predict", -most, most, 0));
-  request.num_ctx = std::max<std::int64_t>(0, options.integer("num_ctx", -most, most, 0));
+  request.max_tokens = std::max<std::int64_t>(0, options.integer("num_predict", -largest_int32, largest_int32, 0));
+  request.num_ctx = std::max<std::int64_t>(0, options.integer("num_ctx", -largest_int32, largest_int32, 0));
   request.stop = stop_strings(options, false);
 }
 
-TextRequest read_common(const Fields& fields, std::string_view body) {
+TextRequest ollama_request(const Fields& fields, std::string_view body) {
   TextRequest request{.model = model_name(fields)};
   refuse_unbuilt(fields);
   read_options(fields, request);
@@ -128,14 +127,14 @@ class OllamaFormat final : public TextFormat {
 TextRequest parse_generate(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields, body);
+  TextRequest request = ollama_request(fields, body);
   request.prompt = fields.string("prompt", "");
   request.suffix = fields.string("suffix", "");
   request.system = fields.string("system", "");
   request.raw = fields.boolean("raw", false);
   if (fields.has("context")) {
     for (const Json& id : fields.array("context"))
-      request.context.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, most, "context")));
+      request.context.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, largest_int32, "context")));
   }
   if (request.raw && (!request.system.empty() || !request.context.empty())) {
     throw Refusal(400, "raw mode does not support template, system, or context");
@@ -147,7 +146,7 @@ TextRequest parse_generate(std::string_view body) {
 TextRequest parse_chat(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields, body);
+  TextRequest request = ollama_request(fields, body);
   request.chat = true;
   request.tools = read_tools(fields, body);
   if (!fields.has("messages")) return request;

@@ -13,9 +13,7 @@
 namespace troika::serving {
 namespace {
 
-constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-
-TextRequest read_common(const Fields& fields, std::string_view body) {
+TextRequest openai_request(const Fields& fields, std::string_view body) {
   TextRequest request{.model = model_name(fields), .grammar = read_response_format(fields, body)};
   const auto refuse = [&](const char* key, const char* why) {
     const Json* value = fields.find(key);
@@ -40,14 +38,15 @@ TextRequest read_common(const Fields& fields, std::string_view body) {
   sampling.presence_penalty = number("presence_penalty", -2, 2, 0);
   sampling.frequency_penalty = number("frequency_penalty", -2, 2, 0);
   // Not OpenAI's, but of vLLM and others, under these names
-  sampling.top_k = static_cast<int>(std::clamp<std::int64_t>(fields.integer("top_k", -1, most, 0), 0, 1024));
+  sampling.top_k = static_cast<int>(std::clamp<std::int64_t>(fields.integer("top_k", -1, largest_int32, 0), 0, 1024));
   sampling.min_p = number("min_p", 0, 1, 0);
   sampling.repeat_penalty = number("repetition_penalty", 1e-3, 1e3, 1);
   if (fields.has("seed")) {
     sampling.seed = static_cast<std::uint64_t>(
         fields.integer("seed", std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()));
   }
-  request.max_tokens = fields.integer("max_completion_tokens", 1, most, fields.integer("max_tokens", 1, most, 0));
+  request.max_tokens =
+      fields.integer("max_completion_tokens", 1, largest_int32, fields.integer("max_tokens", 1, largest_int32, 0));
   request.ignore_eos = fields.boolean("ignore_eos", false);
   request.stop = stop_strings(fields, true);
   request.stream = fields.boolean("stream", false);
@@ -188,7 +187,7 @@ class OpenAiFormat final : public TextFormat {
 TextRequest parse_openai_chat(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields, body);
+  TextRequest request = openai_request(fields, body);
   request.chat = true;
   request.tools = read_tools(fields, body);
   if (fields.string("reasoning_effort", "") == "none") request.think = false;
@@ -210,7 +209,7 @@ TextRequest parse_openai_chat(std::string_view body) {
 TextRequest parse_openai_completion(std::string_view body) {
   const Json json = parse_body(body);
   const Fields fields(json, "the request");
-  TextRequest request = read_common(fields, body);
+  TextRequest request = openai_request(fields, body);
   if (const Json* logprobs = fields.find("logprobs"); logprobs && *logprobs != false)
     request.logprobs = read_likeliest(fields, "logprobs");
   const Json& given = fields.get("prompt");
@@ -220,7 +219,8 @@ TextRequest parse_openai_completion(std::string_view body) {
   } else if (prompt.is_array() && std::ranges::all_of(prompt, [](const Json& id) { return id.is_number(); })) {
     request.raw = true;
     for (const Json& id : prompt)
-      request.context.push_back(static_cast<std::int32_t>(models::to_integer(id, 0, most, "a token of prompt")));
+      request.context.push_back(
+          static_cast<std::int32_t>(models::to_integer(id, 0, largest_int32, "a token of prompt")));
   } else {
     throw Refusal(400, "prompt must be one string, or the tokens of one");
   }

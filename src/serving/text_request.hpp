@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -25,6 +26,9 @@ namespace troika::serving {
 
 using models::Fields;
 using models::Json;
+
+// Of token ids, and of counts of tokens.
+inline constexpr std::int64_t largest_int32 = std::numeric_limits<std::int32_t>::max();
 
 // What is answered instead of what was asked for.
 struct Refusal : std::runtime_error {

@@ -32,9 +32,9 @@ std::optional<std::int64_t> window_period(const ModelConfig& c) {
 }
 
 // The keys "ARCHITECTURE.NAME" of one model.
-class Keys {
+class KeyWriter {
  public:
-  Keys(GgufWriter& writer, const ModelConfig& config) : writer_(writer), c_(config) {}
+  KeyWriter(GgufWriter& writer, const ModelConfig& config) : writer_(writer), c_(config) {}
 
   void sizes(std::int64_t vocab_size) const {
     writer_.u32(key("vocab_size"), vocab_size);
@@ -178,7 +178,7 @@ void check_gguf_can_say(const ModelConfig& c, const std::string& origin) {
 
 std::vector<std::string> write_model_keys(GgufWriter& writer, const ModelConfig& config, std::int64_t vocab_size) {
   std::vector<std::string> notes;
-  const Keys keys(writer, config);
+  const KeyWriter keys(writer, config);
   keys.sizes(vocab_size);
   if (!config.is_decoder()) {
     keys.encoder(notes);

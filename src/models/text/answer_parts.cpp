@@ -9,7 +9,7 @@
 namespace troika::models {
 namespace {
 
-constexpr std::string_view blanks = " \t\r\n", think = "<think>", think_end = "</think>";
+constexpr std::string_view think = "<think>", think_end = "</think>";
 
 // How much of the mark is at the end of the text, with the blanks before it.
 std::size_t open_end(std::string_view text, std::string_view mark) {

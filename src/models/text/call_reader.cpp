@@ -10,22 +10,24 @@
 namespace troika::models {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-constexpr std::string_view blanks = " \t\r\n", hermes_end = "</tool_call>";
+constexpr std::string_view hermes_end = "</tool_call>";
 
 // Discarded where it is none, or one that no model writes for a call.
-Json parse(std::string_view text) {
+OrderedJson parse(std::string_view text) {
   constexpr std::size_t longest = std::size_t{1} << 20;
   constexpr int deepest = 64;
   bool deep = text.size() > longest;
-  const auto note = [&](int depth, Json::parse_event_t, const Json&) { return !(deep = deep || depth > deepest); };
-  auto json = deep ? Json(Json::value_t::discarded) : Json::parse(text, note, false);
-  return deep ? Json(Json::value_t::discarded) : json;
+  const auto note = [&](int depth, OrderedJson::parse_event_t, const OrderedJson&) {
+    return !(deep = deep || depth > deepest);
+  };
+  auto json = deep ? OrderedJson(OrderedJson::value_t::discarded) : OrderedJson::parse(text, note, false);
+  return deep ? OrderedJson(OrderedJson::value_t::discarded) : json;
 }
 
 // Hermes calls without arguments, too: they have their mark.
-std::optional<ToolCall> call_of(ToolStyle style, const Json& json) {
+std::optional<ToolCall> call_of(ToolStyle style, const OrderedJson& json) {
   if (!json.is_object()) return std::nullopt;
   const auto name = json.find("name");
   if (name == json.end() || !name->is_string()) return std::nullopt;
@@ -71,8 +73,8 @@ ReadCalls read_calls(ToolStyle style, std::string_view text) {
   }
   if (end == std::string_view::npos) return {};
   ReadCalls read{.size = end + behind};
-  const Json json = parse(text.substr(begin, end - begin));
-  const auto add = [&](const Json& entry) {
+  const OrderedJson json = parse(text.substr(begin, end - begin));
+  const auto add = [&](const OrderedJson& entry) {
     auto call = call_of(style, entry);
     if (call) read.calls.push_back(std::move(*call));
     return call.has_value();

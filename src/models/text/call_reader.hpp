@@ -9,6 +9,8 @@
 
 namespace troika::models {
 
+inline constexpr std::string_view blanks = " \t\r\n";  // of JSON
+
 struct ReadCalls {
   std::size_t size = std::string_view::npos;  // of the text that was read; npos: more has to come
   std::vector<ToolCall> calls{};              // none: it is no call
